@@ -1,1 +1,18 @@
-//! guest
+//! What runs below belljar: the launcher, which starts sandboxes and takes them along when it ends, and init,
+//! the first process of each sandbox.
+//!
+//! Both are one small static program without threads. The reading order is [`launcher`], [`init`], [`confine`],
+//! [`supervise`], [`runner`].
+
+pub mod launcher;
+pub mod root;
+pub mod users;
+
+pub mod confine;
+pub mod init;
+pub mod runner;
+pub mod supervise;
+pub mod watchdog;
+
+mod channel;
+mod sys;

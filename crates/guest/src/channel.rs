@@ -1,0 +1,165 @@
+//! One end of a channel that never blocks: frames in, a bounded queue of bytes out, descriptors along with either.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use protocol::FrameReader;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+
+/// More descriptors than any message of ours carries.
+const MAX_DESCRIPTORS: usize = 8;
+const READ_BYTES: usize = 64 * 1024;
+
+/// What a read found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// Bytes arrived, or nothing was there yet.
+    Open,
+    /// The other end is closed.
+    Closed,
+}
+
+/// A stream socket with its frames and its queue.
+pub(crate) struct Channel {
+    socket: OwnedFd,
+    reader: FrameReader,
+    queue: VecDeque<u8>,
+    received: VecDeque<OwnedFd>,
+    accept_descriptors: bool,
+}
+
+impl Channel {
+    /// Takes a connected stream socket and makes it non-blocking. Descriptors are accepted only where `accept_descriptors`;
+    /// elsewhere it is read without a control buffer, and the kernel drops what is sent.
+    pub(crate) fn new(socket: OwnedFd, accept_descriptors: bool) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        Ok(Self { socket, reader: FrameReader::default(), queue: VecDeque::new(), received: VecDeque::new(), accept_descriptors })
+    }
+
+    /// Reads what is there, up to one buffer.
+    pub(crate) fn read(&mut self) -> io::Result<Read> {
+        let mut buffer = vec![0; READ_BYTES];
+        let count = if self.accept_descriptors { self.receive(&mut buffer) } else { rustix::io::read(&self.socket, &mut buffer).map_err(io::Error::from) };
+        match count {
+            Ok(0) => Ok(Read::Closed),
+            Ok(count) => {
+                self.reader.push(buffer.get(..count).unwrap_or_default());
+                Ok(Read::Open)
+            }
+            Err(error) if would_block(&error) => Ok(Read::Open),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(Read::Closed),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let message = recvmsg(&self.socket, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        for part in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = part {
+                self.received.extend(descriptors);
+            }
+        }
+        if message.flags.contains(ReturnFlags::CTRUNC) {
+            return Err(io::Error::from_raw_os_error(libc::EPROTO));
+        }
+        Ok(message.bytes)
+    }
+
+    /// The next whole frame.
+    pub(crate) fn next_frame(&mut self) -> Result<Option<(u8, Vec<u8>)>, protocol::FrameError> {
+        self.reader.next_frame()
+    }
+
+    /// The descriptor that came first of those not taken yet.
+    pub(crate) fn take_descriptor(&mut self) -> Option<OwnedFd> {
+        self.received.pop_front()
+    }
+
+    /// Queues a frame; [`Self::flush`] sends it.
+    pub(crate) fn queue(&mut self, frame: &[u8]) {
+        self.queue.extend(frame);
+    }
+
+    /// Bytes that wait to be sent.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Sends a frame with descriptors on its first byte, after everything that is queued. Waits until the kernel took the first part, at most some seconds.
+    pub(crate) fn send_with_descriptors(&mut self, frame: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        while !self.queue.is_empty() {
+            self.flush()?;
+            if !self.queue.is_empty() {
+                wait_writable(self.socket.as_fd())?;
+            }
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let sent = loop {
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+                return Err(io::Error::from_raw_os_error(libc::E2BIG));
+            }
+            match sendmsg(&self.socket, &[IoSlice::new(frame)], &mut control, SendFlags::NOSIGNAL) {
+                Ok(sent) => break sent,
+                Err(rustix::io::Errno::AGAIN) => wait_writable(self.socket.as_fd())?,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        };
+        self.queue(frame.get(sent..).unwrap_or_default());
+        self.flush()
+    }
+
+    /// Sends as much of the queue as the kernel takes now.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        while !self.queue.is_empty() {
+            let (head, _) = self.queue.as_slices();
+            match rustix::net::send(&self.socket, head, SendFlags::NOSIGNAL) {
+                Ok(sent) => drop(self.queue.drain(..sent)),
+                Err(rustix::io::Errno::AGAIN) => break,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends everything that is queued, waiting some seconds for the other end to read.
+    pub(crate) fn flush_all(&mut self) -> io::Result<()> {
+        loop {
+            self.flush()?;
+            if self.queue.is_empty() {
+                return Ok(());
+            }
+            wait_writable(self.socket.as_fd())?;
+        }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Whether a read or write only has to be tried again later.
+pub(crate) fn would_block(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// Waits for room, but not for ever: who does not read for this long is given up.
+fn wait_writable(socket: BorrowedFd<'_>) -> io::Result<()> {
+    const PATIENCE: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 5, tv_nsec: 0 };
+    let mut wait = [rustix::event::PollFd::from_borrowed_fd(socket, rustix::event::PollFlags::OUT)];
+    match rustix::event::poll(&mut wait, Some(&PATIENCE)) {
+        Ok(0) => Err(io::Error::from_raw_os_error(libc::ETIMEDOUT)),
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,138 @@
+//! Init: the first process of a sandbox. Sets the sandbox up, gives its rights away, then supervises.
+//!
+//! The order is the one SECURITY.md explains: nested namespaces off, private mounts, new root, the workspace's descriptor to the
+//! host, limits, capabilities, no new privileges, not dumpable, seccomp. No byte from inside has been read before all of it is on.
+
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+
+use protocol::message::{self, Configuration, Failure, FromInit, InitReady, ProcessLimits, Tmpfs, ToInit};
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::MountFlags;
+use rustix::process::{Resource, Rlimit};
+
+use crate::channel::{Channel, Read};
+use crate::confine;
+use crate::launcher::{detach_old_root, failed};
+use crate::sys;
+
+/// The descriptor of the channel to the host.
+pub(crate) const HOST_CHANNEL: i32 = 3;
+/// The workspace inside.
+pub const WORKSPACE: &str = "/mnt/data";
+
+/// Runs init on the root at `stage` until the host closes its channel.
+#[must_use]
+pub fn main(stage: &str) -> ExitCode {
+    let Ok(mut host) = Channel::new(sys::inherited(HOST_CHANNEL), false) else { return ExitCode::from(4) };
+    let Some(configuration) = receive_configuration(&mut host) else { return ExitCode::from(4) };
+    match set_up(stage, &configuration, &mut host) {
+        Ok(()) => {
+            crate::supervise::run(host, configuration);
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            if let Ok(frame) = message::encode(&FromInit::Failed(failure)) {
+                host.queue(&frame);
+                let _ = host.flush_all();
+            }
+            ExitCode::from(4)
+        }
+    }
+}
+
+fn receive_configuration(host: &mut Channel) -> Option<Configuration> {
+    loop {
+        if let Some((kind, payload)) = host.next_frame().ok()? {
+            return match message::decode(kind, &payload).ok()? {
+                ToInit::Configure(configuration) => Some(*configuration),
+                _ => None,
+            };
+        }
+        let mut wait = [rustix::event::PollFd::new(host, rustix::event::PollFlags::IN)];
+        let _ = rustix::event::poll(&mut wait, None);
+        if host.read().ok()? == Read::Closed {
+            return None;
+        }
+    }
+}
+
+/// Builds the sandbox around this process, and tells the host when every layer is on.
+fn set_up(stage: &str, configuration: &Configuration, host: &mut Channel) -> Result<(), Failure> {
+    // The limit is that of our own user namespace: nothing below can make another one.
+    failed("forbid", "nested user namespaces", std::fs::write("/proc/sys/user/max_user_namespaces", "0"))?;
+    enter_root(stage, configuration)?;
+    failed("name", "the sandbox", rustix::system::sethostname(configuration.hostname.as_bytes()))?;
+    let workspace = rustix::fs::open(WORKSPACE, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let workspace = failed("open", WORKSPACE, workspace)?;
+    set_limits(&configuration.limits)?;
+    failed("set", "oom_score_adj", std::fs::write("/proc/self/oom_score_adj", "0"))?;
+    confine::drop_rights()?;
+    if !configuration.confinement.without_seccomp {
+        failed("install", "init's filter", sys::set_seccomp_filter(&configuration.confinement.init_filter))?;
+    }
+    let landlock_abi = if configuration.confinement.without_landlock { 0 } else { confine::landlock_abi() };
+    let ready = message::encode(&FromInit::Ready(InitReady { landlock_abi }));
+    let ready = ready.map_err(|_| Failure { step: "report".to_owned(), object: "ready".to_owned(), errno: 0 })?;
+    failed("send", "the workspace", host.send_with_descriptors(&ready, &[workspace.as_fd()]))?;
+    failed("send", "the workspace", host.flush_all())
+}
+
+/// Mounts what is private on top of the stage, and makes it the root.
+fn enter_root(stage: &str, configuration: &Configuration) -> Result<(), Failure> {
+    failed("bind", stage, rustix::mount::mount_bind_recursive(stage, stage))?;
+    failed("enter", stage, rustix::process::chdir(stage))?;
+    for tmpfs in &configuration.tmpfs {
+        mount_tmpfs(tmpfs)?;
+    }
+    for (from, to) in &configuration.rebinds {
+        failed("bind", to, rustix::mount::mount_bind(format!(".{from}"), format!(".{to}")))?;
+    }
+    // Before the old root goes: the kernel gives a new proc only while a complete one is in sight.
+    // Not `hidepid`: a process that is not dumpable would be hidden from init too, and outlive its sweep.
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    failed("mount proc on", "/proc", rustix::mount::mount("proc", "./proc", "proc", flags, c"subset=pid"))?;
+    failed("pivot to", stage, rustix::process::pivot_root(".", "."))?;
+    failed("detach", "the old root", detach_old_root())
+}
+
+fn mount_tmpfs(tmpfs: &Tmpfs) -> Result<(), Failure> {
+    let target = format!(".{}", tmpfs.target);
+    let options = format!("size={},nr_inodes={},mode={:o}", tmpfs.bytes, tmpfs.inodes, tmpfs.mode);
+    let options = failed("name", &tmpfs.target, std::ffi::CString::new(options))?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    failed("mount tmpfs on", &tmpfs.target, rustix::mount::mount("tmpfs", &target, "tmpfs", flags, options.as_c_str()))?;
+    for directory in &tmpfs.directories {
+        let path = format!("{target}/{directory}");
+        failed("create", &path, std::fs::create_dir_all(&path))?;
+    }
+    for (link, to) in &tmpfs.links {
+        failed("link", link, std::os::unix::fs::symlink(to, format!("{target}/{link}")))?;
+    }
+    Ok(())
+}
+
+/// Limits that every process inside inherits.
+fn set_limits(limits: &ProcessLimits) -> Result<(), Failure> {
+    let fixed = [
+        (Resource::Core, 0),
+        (Resource::Memlock, 0),
+        (Resource::Msgqueue, 0),
+        (Resource::Nice, 0),
+        (Resource::Rtprio, 0),
+        (Resource::Sigpending, 1024),
+        (Resource::Locks, 1024),
+        (Resource::Nofile, limits.open_files),
+        (Resource::Nproc, limits.processes),
+    ];
+    for (resource, value) in fixed {
+        set_limit(resource, value)?;
+    }
+    Ok(())
+}
+
+/// Sets both the soft and the hard limit.
+pub(crate) fn set_limit(resource: Resource, value: u64) -> Result<(), Failure> {
+    let limit = Rlimit { current: Some(value), maximum: Some(value) };
+    failed("set the limit", &format!("{resource:?}"), rustix::process::setrlimit(resource, limit))
+}

@@ -1,0 +1,672 @@
+//! Init's loop: passes code in and outputs out, reaps, watches, kills. One thread, never blocking on what is inside.
+//!
+//! What the worker says is passed on unread, under the number of the execution that the host asked for; the channel to the host is
+//! open in no other process.
+
+use std::collections::VecDeque;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use protocol::message::{self, Configuration, End, Execute, Exit, FromInit, Stream, ToInit, Work};
+use protocol::{frame, worker as kinds};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::process::{Pid, Signal, WaitOptions};
+
+use crate::channel::{Channel, Read, would_block};
+use crate::confine::{self, Domain};
+use crate::launcher::exit_of;
+use crate::runner::{self, Runner};
+use crate::sys::{self, Forked};
+use crate::watchdog;
+
+/// Above this many bytes waiting for the host, nothing more is read from inside: what runs blocks on its own output.
+const QUEUE_BYTES: usize = 1024 * 1024;
+/// At a barrier, no more than this is drained from each pipe: a thread that writes without end must not hold the frame up.
+const BARRIER_BYTES: usize = 1024 * 1024;
+/// What `!cmd` captures for the caller at most.
+const CAPTURE_BYTES: usize = 1024 * 1024;
+/// How often limits are looked at while something runs.
+const WATCH: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// Serves the host until it closes its channel. Leaving ends everything inside, since this is process 1.
+pub(crate) fn run(host: Channel, configuration: Configuration) {
+    let Ok(signals) = sys::signal_descriptor(&[libc::SIGCHLD]) else { return };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(workspace) = rustix::fs::open(crate::init::WORKSPACE, flags, Mode::empty()) else { return };
+    let mut supervisor = Supervisor { host, configuration, signals, workspace, worker: None, running: None, upload: None };
+    if !supervisor.configuration.worker.is_empty() {
+        supervisor.start_worker();
+    }
+    supervisor.serve();
+}
+
+/// The interpreter process and its channel.
+struct Worker {
+    pid: Pid,
+    channel: Channel,
+    ready: bool,
+}
+
+/// The execution that runs.
+struct Running {
+    number: u64,
+    shell: bool,
+    /// Code that waits for the worker to be ready.
+    pending: Option<Vec<u8>>,
+    /// Read ends, then write ends, of stdout and stderr.
+    read: [OwnedFd; 2],
+    write: [OwnedFd; 2],
+    command: Option<Command>,
+    cpu_start: u64,
+    hit: Option<Hit>,
+}
+
+/// A shell command that runs, and what is captured of it.
+struct Command {
+    runner: Runner,
+    capture: Option<(OwnedFd, Vec<u8>)>,
+}
+
+/// A limit that the watchdog found exceeded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hit {
+    Memory,
+    /// Interrupted; killed when CPU time (in microseconds) passes this.
+    Cpu(u64),
+}
+
+/// A file that the host is writing.
+struct Upload {
+    name: String,
+    file: Result<OwnedFd, i32>,
+}
+
+struct Supervisor {
+    host: Channel,
+    configuration: Configuration,
+    signals: OwnedFd,
+    workspace: OwnedFd,
+    worker: Option<Worker>,
+    running: Option<Running>,
+    upload: Option<Upload>,
+}
+
+/// What a poll found readable or ended.
+#[derive(Default)]
+struct Ready {
+    host: bool,
+    host_room: bool,
+    signals: bool,
+    worker: bool,
+    worker_room: bool,
+    output: bool,
+    capture: bool,
+    report: bool,
+}
+
+impl Supervisor {
+    fn serve(&mut self) {
+        loop {
+            let Some(ready) = self.wait() else { return };
+            if ready.host_room && self.host.flush().is_err() {
+                return;
+            }
+            if ready.output {
+                self.pump();
+            }
+            if ready.capture {
+                self.pump_capture();
+            }
+            if ready.worker_room
+                && let Some(worker) = &mut self.worker
+            {
+                let _ = worker.channel.flush();
+            }
+            if ready.worker {
+                self.hear_worker();
+            }
+            if ready.report {
+                self.command_ended();
+            }
+            if ready.signals {
+                self.reap();
+            }
+            if self.running.is_some() {
+                self.watch();
+            }
+            if ready.host && !self.hear_host() {
+                return;
+            }
+            if self.host.flush().is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits for something to do; `None` when waiting itself fails.
+    fn wait(&self) -> Option<Ready> {
+        let room = self.host.queued_bytes() < QUEUE_BYTES;
+        let mut entries: VecDeque<(PollFd<'_>, fn(&mut Ready, PollFlags))> = VecDeque::new();
+        let host_wants = if self.host.queued_bytes() > 0 { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+        entries.push_back((PollFd::new(&self.host, host_wants), |ready, events| {
+            ready.host_room = events.contains(PollFlags::OUT);
+            ready.host = events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR);
+        }));
+        entries.push_back((PollFd::new(&self.signals, PollFlags::IN), |ready, _| ready.signals = true));
+        if let Some(worker) = &self.worker {
+            let read = if room { PollFlags::IN } else { PollFlags::empty() };
+            let write = if worker.channel.queued_bytes() > 0 { PollFlags::OUT } else { PollFlags::empty() };
+            entries.push_back((PollFd::new(&worker.channel, read | write), |ready, events| {
+                ready.worker = events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR);
+                ready.worker_room = events.contains(PollFlags::OUT);
+            }));
+        }
+        if let Some(running) = &self.running {
+            if room {
+                for pipe in &running.read {
+                    entries.push_back((PollFd::new(pipe, PollFlags::IN), |ready, _| ready.output = true));
+                }
+            }
+            if let Some(command) = &running.command {
+                entries.push_back((PollFd::new(&command.runner.report, PollFlags::IN), |ready, _| ready.report = true));
+                if let Some((pipe, _)) = &command.capture {
+                    entries.push_back((PollFd::new(pipe, PollFlags::IN), |ready, events| ready.capture = events.contains(PollFlags::IN)));
+                }
+            }
+        }
+        let (mut polls, marks): (Vec<_>, Vec<_>) = entries.into_iter().unzip();
+        let patience = self.running.as_ref().map(|_| &WATCH);
+        match rustix::event::poll(&mut polls, patience) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return None,
+        }
+        let mut ready = Ready::default();
+        for (poll, mark) in polls.iter().zip(marks) {
+            if !poll.revents().is_empty() {
+                mark(&mut ready, poll.revents());
+            }
+        }
+        Some(ready)
+    }
+
+    fn say(&mut self, message: &FromInit) {
+        if let Ok(frame) = message::encode(message) {
+            self.host.queue(&frame);
+        }
+    }
+
+    /// Reads requests of the host; false when it is gone.
+    fn hear_host(&mut self) -> bool {
+        let Ok(Read::Open) = self.host.read() else { return false };
+        loop {
+            let request = match self.host.next_frame() {
+                Ok(Some((kind, payload))) => message::decode::<ToInit>(kind, &payload),
+                Ok(None) => return true,
+                Err(_) => return false,
+            };
+            let Ok(request) = request else { return false };
+            self.obey(request);
+        }
+    }
+
+    fn obey(&mut self, request: ToInit) {
+        match request {
+            ToInit::Configure(_) => {}
+            ToInit::FileBegin { name, mode } => {
+                let file = self.create(&name, mode);
+                self.upload = Some(Upload { name, file });
+            }
+            ToInit::FileData(bytes) => self.write(&bytes),
+            ToInit::FileEnd => self.finish_upload(),
+            ToInit::Execute(execute) => self.execute(execute),
+            ToInit::Interrupt => self.signal(Signal::INT, Signal::INT),
+            ToInit::KillExecution => self.signal(Signal::KILL, Signal::TERM),
+        }
+    }
+
+    /// Creates a file beneath the workspace: never over something that is there, never through a link.
+    fn create(&self, name: &str, mode: u32) -> Result<OwnedFd, i32> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+        rustix::fs::openat2(&self.workspace, name, flags, Mode::from_raw_mode(mode & 0o777), resolve).map_err(rustix::io::Errno::raw_os_error)
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) {
+        let Some(Upload { file, .. }) = &mut self.upload else { return };
+        while let (Ok(open), false) = (&*file, bytes.is_empty()) {
+            match rustix::io::write(open, bytes) {
+                Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => *file = Err(error.raw_os_error()),
+            }
+        }
+    }
+
+    fn finish_upload(&mut self) {
+        let Some(upload) = self.upload.take() else { return };
+        let result = upload.file.map(drop);
+        if result.is_err_and(|error| error != libc::EEXIST) {
+            let _ = rustix::fs::unlinkat(&self.workspace, upload.name.as_str(), rustix::fs::AtFlags::empty());
+        }
+        self.say(&FromInit::FileWritten { result });
+    }
+
+    fn execute(&mut self, execute: Execute) {
+        if self.running.is_some() {
+            return;
+        }
+        let Ok(mut running) = Running::new(&execute) else {
+            return self.say(&FromInit::Done { execution: execute.execution, end: End::WorkerFailed });
+        };
+        match execute.work {
+            Work::Code(payload) => {
+                running.pending = Some(payload);
+                self.running = Some(running);
+                if self.worker.is_none() {
+                    self.start_worker();
+                }
+                self.send_pending();
+            }
+            Work::Shell(command) => {
+                let started = runner::start(&self.configuration, &command, running.write_end(Stream::Stdout), running.write_end(Stream::Stderr));
+                self.running = Some(running);
+                match (started, &mut self.running) {
+                    (Ok(runner), Some(running)) => running.command = Some(Command { runner, capture: None }),
+                    _ => self.finish(End::ShellExited(Exit::Code(126))),
+                }
+            }
+        }
+    }
+
+    /// Hands the waiting code to the worker once it is ready, with the write ends of the execution's pipes.
+    fn send_pending(&mut self) {
+        let (Some(worker), Some(running)) = (&mut self.worker, &mut self.running) else { return };
+        if !worker.ready {
+            return;
+        }
+        let Some(payload) = running.pending.take() else { return };
+        let [stdout, stderr] = &running.write;
+        let sent = frame::encode(kinds::EXECUTE, &payload)
+            .map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))
+            .and_then(|frame| worker.channel.send_with_descriptors(&frame, &[stdout.as_fd(), stderr.as_fd()]));
+        if sent.is_err() {
+            let _ = rustix::process::kill_process(worker.pid, Signal::KILL);
+        }
+    }
+
+    /// Signals what runs: the worker, and the runner of a command.
+    fn signal(&mut self, worker_signal: Signal, runner_signal: Signal) {
+        let Some(running) = &mut self.running else { return };
+        if let Some(command) = &running.command {
+            let _ = rustix::process::kill_process(command.runner.pid, runner_signal);
+        }
+        let Some(worker) = &self.worker else { return };
+        if running.shell {
+            return;
+        }
+        if worker.ready && running.pending.is_none() || worker_signal == Signal::KILL {
+            let _ = rustix::process::kill_process(worker.pid, worker_signal);
+        } else {
+            // The code has not begun: there is nothing to interrupt but the start itself.
+            let _ = rustix::process::kill_process(worker.pid, Signal::KILL);
+        }
+    }
+
+    /// Passes on what the pipes hold.
+    fn pump(&mut self) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            self.drain(stream, 64 * 1024);
+        }
+    }
+
+    /// Drains a pipe of the execution into the host's queue, at most `limit` bytes.
+    fn drain(&mut self, stream: Stream, limit: usize) {
+        let mut total = 0;
+        while total < limit {
+            let Some(running) = &self.running else { return };
+            let mut buffer = vec![0; 64 * 1024];
+            match rustix::io::read(running.read_end(stream), &mut buffer) {
+                Ok(count) if count > 0 => {
+                    buffer.truncate(count);
+                    total += count;
+                    let execution = running.number;
+                    self.say(&FromInit::Output { execution, stream, bytes: buffer });
+                }
+                _ => return,
+            }
+        }
+    }
+
+    fn pump_capture(&mut self) {
+        let Some(Command { capture: Some((pipe, captured)), .. }) = self.running.as_mut().and_then(|running| running.command.as_mut()) else { return };
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(count) = rustix::io::read(&*pipe, &mut buffer) {
+            if count == 0 {
+                return;
+            }
+            let room = CAPTURE_BYTES.saturating_sub(captured.len());
+            captured.extend_from_slice(buffer.get(..count.min(room)).unwrap_or_default());
+        }
+    }
+
+    /// Reads frames of the worker. One that breaks the format ends it.
+    fn hear_worker(&mut self) {
+        let Some(worker) = &mut self.worker else { return };
+        // A worker without its channel is of no use, whoever closed it: what it said last still counts, then it goes.
+        let open = matches!(worker.channel.read(), Ok(Read::Open));
+        loop {
+            let Some(worker) = &mut self.worker else { return };
+            match worker.channel.next_frame() {
+                Ok(Some((kind, payload))) => {
+                    if !self.worker_says(kind, payload) {
+                        return self.break_worker();
+                    }
+                }
+                Ok(None) if open => return,
+                Ok(None) | Err(_) => return self.break_worker(),
+            }
+        }
+    }
+
+    /// Serves one frame; false where it may not stand here.
+    fn worker_says(&mut self, kind: u8, payload: Vec<u8>) -> bool {
+        if kind == kinds::READY {
+            if let Some(worker) = &mut self.worker {
+                worker.ready = true;
+            }
+            self.send_pending();
+            return true;
+        }
+        let Some(running) = &self.running else {
+            // A thread that outlived its execution may show something late: dropped.
+            return matches!(kind, kinds::DISPLAY | kinds::RESULT | kinds::ERROR);
+        };
+        if running.shell || running.pending.is_some() {
+            return matches!(kind, kinds::DISPLAY);
+        }
+        let execution = running.number;
+        match kind {
+            kinds::DISPLAY | kinds::RESULT | kinds::ERROR => {
+                self.barrier();
+                self.say(&FromInit::Worker { execution, kind, payload });
+                true
+            }
+            kinds::DONE => {
+                self.finish(End::Completed);
+                true
+            }
+            kinds::SHELL if running.command.is_none() => {
+                self.start_command(&payload);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn barrier(&mut self) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            self.drain(stream, BARRIER_BYTES);
+        }
+    }
+
+    /// Starts a command for the worker (`!cmd`).
+    fn start_command(&mut self, request: &[u8]) {
+        self.barrier();
+        let Some(running) = &mut self.running else { return };
+        let (capture, command) = request.split_first().map_or((false, request), |(flag, command)| (*flag == 1, command));
+        if self.configuration.shell.is_empty() {
+            let execution = running.number;
+            self.say(&FromInit::Output { execution, stream: Stream::Stderr, bytes: b"shell commands are not allowed here\n".to_vec() });
+            return self.answer_command(Exit::Code(126), &[]);
+        }
+        let pipe = if capture { rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK).ok() } else { None };
+        let blocking = pipe.as_ref().map(|(_, write)| rustix::io::ioctl_fionbio(write, false));
+        let stdout = match (&pipe, blocking) {
+            (Some((_, write)), Some(Ok(()))) => write.as_fd(),
+            _ => running.write_end(Stream::Stdout),
+        };
+        match runner::start(&self.configuration, command, stdout, running.write_end(Stream::Stderr)) {
+            Ok(runner) => running.command = Some(Command { runner, capture: pipe.map(|(read, _)| (read, Vec::new())) }),
+            Err(_) => self.answer_command(Exit::Code(126), &[]),
+        }
+    }
+
+    /// A command's runner reported, or died.
+    fn command_ended(&mut self) {
+        self.pump_capture();
+        let Some(running) = &mut self.running else { return };
+        let Some(command) = running.command.take() else { return };
+        let exit = runner::read_report(&command.runner.report);
+        let _ = rustix::process::kill_process(command.runner.pid, Signal::KILL);
+        let _ = rustix::process::waitpid(Some(command.runner.pid), WaitOptions::empty());
+        if running.shell {
+            let end = match running.hit {
+                Some(Hit::Memory) => End::MemoryLimit { state_lost: false },
+                Some(Hit::Cpu(_)) => End::CpuLimit { state_lost: false },
+                None => End::ShellExited(exit),
+            };
+            self.finish(end);
+        } else {
+            self.end_strays();
+            let captured = command.capture.map(|(_, bytes)| bytes).unwrap_or_default();
+            self.answer_command(exit, &captured);
+        }
+    }
+
+    fn answer_command(&mut self, exit: Exit, captured: &[u8]) {
+        let code = match exit {
+            Exit::Code(code) => code,
+            Exit::Signal(signal) => signal.saturating_neg(),
+        };
+        let mut payload = code.to_le_bytes().to_vec();
+        payload.extend_from_slice(captured);
+        if let (Some(worker), Ok(frame)) = (&mut self.worker, frame::encode(kinds::SHELL_DONE, &payload)) {
+            worker.channel.queue(&frame);
+            let _ = worker.channel.flush();
+        }
+    }
+
+    /// Ends the execution: what its pipes still hold goes out first, then they close.
+    fn finish(&mut self, end: End) {
+        if self.running.as_ref().is_some_and(|running| running.shell) || self.configuration.process_spawning {
+            self.end_strays();
+        }
+        self.barrier();
+        if let Some(running) = self.running.take() {
+            if let Some(command) = running.command {
+                let _ = rustix::process::kill_process(command.runner.pid, Signal::TERM);
+            }
+            self.say(&FromInit::Done { execution: running.number, end });
+        }
+    }
+
+    /// Kills what lost its parent: a runner ends what descends from it, so this finds only what got away from one.
+    fn end_strays(&self) {
+        let own = rustix::process::getpid();
+        let command = self.running.as_ref().and_then(|running| running.command.as_ref()).map(|command| command.runner.pid);
+        let kept = [self.worker.as_ref().map(|worker| worker.pid), command];
+        loop {
+            let strays: Vec<Pid> = watchdog::processes()
+                .iter()
+                .filter(|process| process.parent == Some(own) && !process.zombie && !kept.contains(&Some(process.pid)))
+                .map(|process| process.pid)
+                .collect();
+            if strays.is_empty() {
+                return;
+            }
+            for stray in strays {
+                let _ = rustix::process::kill_process(stray, Signal::KILL);
+                let _ = rustix::process::waitpid(Some(stray), WaitOptions::empty());
+            }
+        }
+    }
+
+    /// Collects everything that ended; the end of the worker ends its execution.
+    fn reap(&mut self) {
+        let mut drain = [0_u8; 128];
+        while rustix::io::read(&self.signals, &mut drain).is_ok_and(|count| count > 0) {}
+        let command = self.running.as_ref().and_then(|running| running.command.as_ref()).map(|command| command.runner.pid);
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            if self.worker.as_ref().is_some_and(|worker| worker.pid == pid) {
+                self.worker_ended(exit_of(status));
+            } else if command == Some(pid) {
+                self.command_ended();
+            }
+        }
+    }
+
+    fn worker_ended(&mut self, exit: Exit) {
+        // What it said before it died still counts, but it may not answer any more.
+        let was_ready = self.worker.as_ref().is_some_and(|worker| worker.ready);
+        if let Some(worker) = &mut self.worker {
+            while matches!(worker.channel.read(), Ok(Read::Open)) && worker.channel.next_frame().is_ok_and(|frame| frame.is_some()) {}
+        }
+        self.worker = None;
+        let Some(running) = &self.running else { return self.say(&FromInit::WorkerLost(exit)) };
+        if running.shell {
+            return self.say(&FromInit::WorkerLost(exit));
+        }
+        let end = match running.hit {
+            Some(Hit::Memory) => End::MemoryLimit { state_lost: true },
+            Some(Hit::Cpu(_)) => End::CpuLimit { state_lost: true },
+            None if was_ready || exit == Exit::Signal(libc::SIGKILL) => End::WorkerExited(exit),
+            None => End::WorkerFailed,
+        };
+        self.finish(end);
+    }
+
+    /// The worker broke the format: it is killed, and its state is lost.
+    fn break_worker(&mut self) {
+        let Some(worker) = self.worker.take() else { return };
+        let _ = rustix::process::kill_process(worker.pid, Signal::KILL);
+        let exit = rustix::process::waitpid(Some(worker.pid), WaitOptions::empty()).ok().flatten().map_or(Exit::Code(-1), |(_, status)| exit_of(status));
+        let end = match (&self.running, exit, worker.ready) {
+            (None, exit, _) => return self.say(&FromInit::WorkerLost(exit)),
+            (Some(running), exit, _) if running.shell => return self.say(&FromInit::WorkerLost(exit)),
+            (Some(Running { hit: Some(Hit::Memory), .. }), ..) => End::MemoryLimit { state_lost: true },
+            (Some(Running { hit: Some(Hit::Cpu(_)), .. }), ..) => End::CpuLimit { state_lost: true },
+            // Its channel closed because it died, and this is how.
+            (Some(_), Exit::Code(code), true) => End::WorkerExited(Exit::Code(code)),
+            (Some(_), Exit::Signal(signal), true) if signal != libc::SIGKILL => End::WorkerExited(exit),
+            (Some(_), _, true) => End::WorkerBroken,
+            (Some(_), _, false) => End::WorkerFailed,
+        };
+        self.finish(end);
+    }
+
+    /// Looks at CPU time and, where no cgroup does, at memory.
+    fn watch(&mut self) {
+        let limits = self.configuration.limits;
+        let Some(running) = &mut self.running else { return };
+        let used = watchdog::cpu_microseconds().saturating_sub(running.cpu_start);
+        let allowed = limits.cpu_seconds.saturating_mul(1_000_000);
+        match running.hit {
+            None if limits.memory_bytes.is_some_and(|limit| watchdog::memory_bytes() > limit) => {
+                running.hit = Some(Hit::Memory);
+                self.signal(Signal::KILL, Signal::TERM);
+            }
+            None if used > allowed => {
+                running.hit = Some(Hit::Cpu(used.saturating_add(2_000_000)));
+                self.signal(Signal::INT, Signal::INT);
+            }
+            Some(Hit::Cpu(kill_at)) if used > kill_at => self.signal(Signal::KILL, Signal::TERM),
+            _ => {}
+        }
+    }
+
+    fn start_worker(&mut self) {
+        match spawn_worker(&self.configuration) {
+            Ok(worker) => self.worker = Some(worker),
+            Err(_) => {
+                if self.running.is_some() {
+                    self.finish(End::WorkerFailed);
+                }
+            }
+        }
+    }
+}
+
+impl Running {
+    fn new(execute: &Execute) -> io::Result<Self> {
+        let (out_read, out_write) = output_pipe()?;
+        let (err_read, err_write) = output_pipe()?;
+        Ok(Self {
+            number: execute.execution,
+            shell: matches!(execute.work, Work::Shell(_)),
+            pending: None,
+            read: [out_read, err_read],
+            write: [out_write, err_write],
+            command: None,
+            cpu_start: watchdog::cpu_microseconds(),
+            hit: None,
+        })
+    }
+
+    fn read_end(&self, stream: Stream) -> BorrowedFd<'_> {
+        let [stdout, stderr] = &self.read;
+        if stream == Stream::Stdout { stdout.as_fd() } else { stderr.as_fd() }
+    }
+
+    fn write_end(&self, stream: Stream) -> BorrowedFd<'_> {
+        let [stdout, stderr] = &self.write;
+        if stream == Stream::Stdout { stdout.as_fd() } else { stderr.as_fd() }
+    }
+}
+
+/// A pipe whose read end does not block.
+fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&read, true)?;
+    Ok((read, write))
+}
+
+/// Starts the interpreter with its driver.
+fn spawn_worker(configuration: &Configuration) -> io::Result<Worker> {
+    let arguments = configuration.worker.iter().map(|argument| CString::new(argument.as_str())).collect::<Result<Vec<_>, _>>()?;
+    let program = arguments.first().cloned().ok_or_else(|| io::Error::from_raw_os_error(libc::ENOEXEC))?;
+    let environment = runner::environment(configuration)?;
+    let flags = rustix::net::SocketFlags::CLOEXEC;
+    let (ours, theirs) = rustix::net::socketpair(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM, flags, None)?;
+    let (failed, failure) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let pid = match sys::fork()? {
+        Forked::Parent(pid) => Pid::from_raw(pid).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?,
+        Forked::Child => {
+            let error = match prepare_worker(configuration, theirs.as_fd()) {
+                Ok(()) => sys::execve(&program, &arguments, &environment),
+                Err(error) => error,
+            };
+            let _ = rustix::io::write(&failure, &error.raw_os_error().unwrap_or(libc::EIO).to_le_bytes());
+            sys::exit_now(127)
+        }
+    };
+    drop((failure, theirs));
+    let mut error = [0_u8; 4];
+    if let Ok(4) = rustix::io::read(&failed, &mut error) {
+        let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
+        return Err(io::Error::from_raw_os_error(i32::from_le_bytes(error)));
+    }
+    runner::prefer_for_oom(pid);
+    let mut channel = Channel::new(ours, false)?;
+    let setup = frame::encode(kinds::SETUP, &configuration.worker_setup).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
+    channel.queue(&setup);
+    match channel.flush() {
+        Err(error) if !would_block(&error) => Err(error),
+        _ => Ok(Worker { pid, channel, ready: false }),
+    }
+}
+
+fn prepare_worker(configuration: &Configuration, channel: BorrowedFd<'_>) -> io::Result<()> {
+    rustix::process::setsid()?;
+    let channel = rustix::io::fcntl_dupfd_cloexec(channel, 10)?;
+    // Takes the place of the channel to the host, which stays with init.
+    sys::dup2(channel.as_fd(), crate::init::HOST_CHANNEL)?;
+    sys::close_range(crate::init::HOST_CHANNEL + 1, i32::try_from(libc::CLOSE_RANGE_CLOEXEC).unwrap_or_default())?;
+    sys::reset_signals();
+    rustix::process::chdir(crate::init::WORKSPACE)?;
+    if let Some(memory) = configuration.limits.memory_bytes {
+        crate::init::set_limit(rustix::process::Resource::Data, memory).map_err(|failure| io::Error::from_raw_os_error(failure.errno))?;
+    }
+    confine::enter(Domain::Worker, &configuration.confinement)
+}

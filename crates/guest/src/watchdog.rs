@@ -1,0 +1,92 @@
+//! Reads what the processes of the sandbox use, and says when it is too much. Memory is watched only where no cgroup bounds it.
+
+use rustix::process::Pid;
+
+/// A process as `/proc/<pid>/stat` shows it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its id.
+    pub pid: Pid,
+    /// Its parent's.
+    pub parent: Option<Pid>,
+    /// It has ended and waits to be collected.
+    pub zombie: bool,
+    /// CPU time of all its threads, in clock ticks.
+    pub cpu_ticks: u64,
+}
+
+/// The processes of the sandbox that init may see: all but itself.
+pub(crate) fn processes() -> Vec<Process> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| *pid != 1)
+        .filter_map(|pid| parse_stat(&std::fs::read(format!("/proc/{pid}/stat")).ok()?))
+        .collect()
+}
+
+/// Parses `/proc/<pid>/stat`. The name in it is the process's own choice and may hold anything, so fields count from its end.
+#[must_use]
+pub fn parse_stat(text: &[u8]) -> Option<Process> {
+    let close = text.iter().rposition(|byte| *byte == b')')?;
+    let open = text.iter().position(|byte| *byte == b'(')?;
+    let pid = std::str::from_utf8(text.get(..open)?).ok()?.trim().parse().ok().and_then(Pid::from_raw)?;
+    let mut fields = std::str::from_utf8(text.get(close.checked_add(1)?..)?).ok()?.split_ascii_whitespace();
+    let state = fields.next()?;
+    let parent = fields.next()?.parse().ok().and_then(Pid::from_raw);
+    // The state is field 3, utime and stime are 14 and 15.
+    let user: u64 = fields.nth(9)?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(Process { pid, parent, zombie: matches!(state, "Z" | "X"), cpu_ticks: user.saturating_add(system) })
+}
+
+/// CPU microseconds used so far by everything below init, alive or collected.
+pub(crate) fn cpu_microseconds() -> u64 {
+    let ticks: u64 = processes().iter().map(|process| process.cpu_ticks).fold(0, u64::saturating_add);
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    crate::sys::children_cpu_microseconds().saturating_add(ticks.saturating_mul(1_000_000) / per_second)
+}
+
+/// Bytes of private and shared memory of all processes, without file pages.
+pub(crate) fn memory_bytes() -> u64 {
+    processes()
+        .iter()
+        .filter_map(|process| std::fs::read(format!("/proc/{}/status", process.pid.as_raw_nonzero())).ok())
+        .map(|status| parse_status(&status))
+        .fold(0, u64::saturating_add)
+}
+
+/// Adds up `RssAnon` and `RssShmem` of a `/proc/<pid>/status`, in bytes.
+#[must_use]
+pub fn parse_status(text: &[u8]) -> u64 {
+    let mut kibibytes = 0_u64;
+    for line in text.split(|byte| *byte == b'\n') {
+        let value = line.strip_prefix(b"RssAnon:").or_else(|| line.strip_prefix(b"RssShmem:"));
+        let number = value.and_then(|value| std::str::from_utf8(value).ok()).and_then(|value| value.trim().strip_suffix("kB")?.trim().parse().ok());
+        kibibytes = kibibytes.saturating_add(number.unwrap_or(0));
+    }
+    kibibytes.saturating_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_name_cannot_forge_fields() {
+        let text = b"42 (x) Z 1 (y) 7) S 12 42 42 0 -1 4194560 1 2 3 4 150 50 0 0 20 0 1 0 9 1 1";
+        let process = parse_stat(text).unwrap();
+        assert_eq!((process.pid.as_raw_nonzero().get(), process.parent.unwrap().as_raw_nonzero().get()), (42, 12));
+        assert_eq!((process.zombie, process.cpu_ticks), (false, 200));
+        for broken in [&b""[..], b"42", b"42 (", b"42 (x)", b"42 (x) S", b")(", b"x (y) S 1 1 1 1 1 1 1 1 1 1 1 1"] {
+            assert_eq!(parse_stat(broken), None, "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn memory_is_anonymous_and_shared_but_not_files() {
+        assert_eq!(parse_status(b"Name:\tx\nRssAnon:\t    100 kB\nRssFile:\t 900 kB\nRssShmem:\t      4 kB\n"), 104 * 1024);
+        assert_eq!(parse_status(b"RssAnon:\nRssShmem:\tx kB\n"), 0);
+    }
+}

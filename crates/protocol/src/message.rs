@@ -1,0 +1,369 @@
+//! What belljar says to the launcher and to init, and what they answer; encoded with postcard inside one frame.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::frame::{self, FrameError};
+
+/// The frame kind of every message of this module: the type itself is inside the payload.
+pub const MESSAGE_KIND: u8 = 0;
+
+/// Encodes a message as one frame.
+///
+/// # Errors
+/// [`FrameError::TooLarge`] over the frame limit, [`FrameError::Malformed`] where it cannot be serialized.
+pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, FrameError> {
+    let payload = postcard::to_allocvec(message).map_err(|_| FrameError::Malformed)?;
+    frame::encode(MESSAGE_KIND, &payload)
+}
+
+/// Decodes the payload of a frame that carries a message; bytes left over are an error.
+///
+/// # Errors
+/// [`FrameError::Malformed`] for anything that is not exactly one message of type `M`.
+pub fn decode<M: DeserializeOwned>(kind: u8, payload: &[u8]) -> Result<M, FrameError> {
+    if kind != MESSAGE_KIND {
+        return Err(FrameError::Malformed);
+    }
+    match postcard::take_from_bytes(payload) {
+        Ok((message, [])) => Ok(message),
+        _ => Err(FrameError::Malformed),
+    }
+}
+
+/// belljar → launcher.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToLauncher {
+    /// Build a root that sandboxes start from; answered by [`FromLauncher::Prepared`].
+    Prepare(Root),
+    /// Start a sandbox; one descriptor comes along: init's end of its channel. Then the descriptors of
+    /// the cgroups' `cgroup.procs`, `cgroups` many. Answered by [`FromLauncher::Spawned`].
+    Spawn(Spawn),
+    /// End a sandbox now (SIGKILL of its init); answered by [`FromLauncher::Exited`] when nothing of it is left.
+    Kill {
+        /// The sandbox's number.
+        sandbox: u64,
+    },
+}
+
+/// The file tree of a sandbox before anything private is mounted on it. Paths are absolute, inside the sandbox.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    /// The number by which [`Spawn::root`] names it.
+    pub root: u32,
+    /// Folders to make.
+    pub directories: Vec<String>,
+    /// Files to write: path, content. Mode 0444.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// Symbolic links: path, target.
+    pub links: Vec<(String, String)>,
+    /// Folders and files of the host, read-only inside.
+    pub binds: Vec<Bind>,
+}
+
+/// A folder or file of the host made visible inside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bind {
+    /// Absolute path on the host.
+    pub source: String,
+    /// Absolute path inside.
+    pub target: String,
+    /// A device node: the only binds on which device files work.
+    pub device: bool,
+}
+
+/// How to start a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spawn {
+    /// The sandbox's number, unique for the launcher's life.
+    pub sandbox: u64,
+    /// The root to start from.
+    pub root: u32,
+    /// How many cgroup descriptors follow init's channel.
+    pub cgroups: u8,
+    /// Folders of the cgroups on the host, removed by the launcher if belljar is gone.
+    pub cgroup_paths: Vec<String>,
+}
+
+/// launcher → belljar.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromLauncher {
+    /// The launcher is up.
+    Ready(LauncherReady),
+    /// The root stands.
+    Prepared {
+        /// Its number.
+        root: u32,
+    },
+    /// The sandbox's init was started.
+    Spawned {
+        /// Its number.
+        sandbox: u64,
+    },
+    /// The sandbox is gone: init has been reaped, so nothing of its process namespace is left.
+    Exited {
+        /// Its number.
+        sandbox: u64,
+        /// How init ended.
+        exit: Exit,
+    },
+    /// A request failed.
+    Failed(Failure),
+}
+
+/// Facts about the launcher that only it knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LauncherReady {
+    /// It runs as root of the host's first user namespace and gives each sandbox a user id of its own.
+    pub privileged: bool,
+}
+
+/// A step of ours that failed, with the kernel's error number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{step} `{object}` failed with error {errno}")]
+pub struct Failure {
+    /// What was tried, as a verb with its call, e.g. `mount tmpfs on`.
+    pub step: String,
+    /// On what.
+    pub object: String,
+    /// The error number (`errno`), 0 where there is none.
+    pub errno: i32,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exit {
+    /// It returned this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+/// belljar → init.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToInit {
+    /// The first message: everything init must know to build the sandbox.
+    Configure(Box<Configuration>),
+    /// Write a file beneath the workspace: begins it.
+    FileBegin {
+        /// A name without `/`.
+        name: String,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// The next bytes of the file that was begun.
+    FileData(Vec<u8>),
+    /// The file is complete; answered by [`FromInit::FileWritten`].
+    FileEnd,
+    /// Run code; answered by outputs and [`FromInit::Done`].
+    Execute(Execute),
+    /// Interrupt the running execution (SIGINT to what runs).
+    Interrupt,
+    /// Kill what runs. The worker is replaced at the next execution.
+    KillExecution,
+}
+
+/// One execution.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Execute {
+    /// The execution's number within the sandbox, made by the host.
+    pub execution: u64,
+    /// What runs it.
+    pub work: Work,
+}
+
+/// What an execution runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Work {
+    /// The payload of an `execute` frame for the worker, as the driver expects it.
+    Code(Vec<u8>),
+    /// A shell command, as bash reads it from `-c`.
+    Shell(Vec<u8>),
+}
+
+/// Everything init needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// Name of the host inside.
+    pub hostname: String,
+    /// Private memory file systems.
+    pub tmpfs: Vec<Tmpfs>,
+    /// Folders bound from one of those file systems to a second place: (from, to).
+    pub rebinds: Vec<(String, String)>,
+    /// The complete environment of worker and shell.
+    pub environment: Vec<(String, String)>,
+    /// The worker's command line; empty: no worker in this sandbox.
+    pub worker: Vec<String>,
+    /// The payload of the worker's `setup` frame.
+    pub worker_setup: Vec<u8>,
+    /// The shell's command line before the command itself; empty: no shell here.
+    pub shell: Vec<String>,
+    /// Code of a worker may start processes.
+    pub process_spawning: bool,
+    /// Rules for init, the worker and the shell.
+    pub confinement: Confinement,
+    /// Limits for each process and for the watchdog.
+    pub limits: ProcessLimits,
+}
+
+/// A private memory file system.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tmpfs {
+    /// Where, inside.
+    pub target: String,
+    /// Size limit in bytes.
+    pub bytes: u64,
+    /// Limit of files and folders.
+    pub inodes: u64,
+    /// Permission bits of its root.
+    pub mode: u32,
+    /// Folders made in it.
+    pub directories: Vec<String>,
+    /// Symbolic links made in it: path, target.
+    pub links: Vec<(String, String)>,
+}
+
+/// The rules put on processes, last before they run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// Seccomp program of init itself (bytes of `sock_filter`); its children inherit it.
+    pub init_filter: Vec<u8>,
+    /// Seccomp program of the worker, on before its exec.
+    pub worker_filter: Vec<u8>,
+    /// Seccomp program of shell commands.
+    pub shell_filter: Vec<u8>,
+    /// Landlock: folders that the worker may read and execute from.
+    pub worker_execute: Vec<String>,
+    /// Landlock: folders that the shell may read and execute from.
+    pub shell_execute: Vec<String>,
+    /// Landlock: readable only.
+    pub read: Vec<String>,
+    /// Landlock: readable and writable.
+    pub write: Vec<String>,
+    /// Leave Landlock off. For controls of the containment suite and kernels without it.
+    pub without_landlock: bool,
+    /// Leave seccomp off. For controls of the containment suite.
+    pub without_seccomp: bool,
+}
+
+/// Limits init enforces, per process by rlimits and for all by a watchdog.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessLimits {
+    /// CPU seconds of all processes together.
+    pub cpu_seconds: u64,
+    /// Processes and threads of the sandbox.
+    pub processes: u64,
+    /// Open files of one process.
+    pub open_files: u64,
+    /// Set where no cgroup bounds memory: bytes of private data of one process (`RLIMIT_DATA`) and of all together (watchdog).
+    pub memory_bytes: Option<u64>,
+}
+
+/// The streams of an execution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// init → belljar. `execution` numbers are init's own account of what the host asked it to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromInit {
+    /// Set up; every layer is on. One descriptor comes along: the workspace's folder.
+    Ready(InitReady),
+    /// The set-up failed; init ends.
+    Failed(Failure),
+    /// A file was written, or not (error number).
+    FileWritten {
+        /// `Err` carries the error number, e.g. 28 for a full workspace.
+        result: Result<(), i32>,
+    },
+    /// Bytes that the execution wrote.
+    Output {
+        /// Which execution.
+        execution: u64,
+        /// Which stream.
+        stream: Stream,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// A `display`, `result` or `error` frame of the worker, unread.
+    Worker {
+        /// Which execution.
+        execution: u64,
+        /// The worker's frame kind.
+        kind: u8,
+        /// The worker's payload.
+        payload: Vec<u8>,
+    },
+    /// The worker died between two executions; its state is lost.
+    WorkerLost(Exit),
+    /// The execution is over.
+    Done {
+        /// Which execution.
+        execution: u64,
+        /// How it ended, as init saw it.
+        end: End,
+    },
+}
+
+/// What init can say once it is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InitReady {
+    /// The Landlock ABI in force, 0 for none.
+    pub landlock_abi: u32,
+}
+
+/// How an execution ended, as init saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum End {
+    /// The worker said it is done.
+    Completed,
+    /// The shell command ended.
+    ShellExited(Exit),
+    /// The worker died; its state is lost.
+    WorkerExited(Exit),
+    /// The worker broke the channel's format and was killed; its state is lost.
+    WorkerBroken,
+    /// The watchdog killed what ran for its memory.
+    MemoryLimit {
+        /// The worker was killed with it.
+        state_lost: bool,
+    },
+    /// The watchdog killed what ran for its CPU time.
+    CpuLimit {
+        /// The worker was killed with it.
+        state_lost: bool,
+    },
+    /// The worker could not be started: the sandbox's runtime is at fault.
+    WorkerFailed,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_message_survives_the_way() {
+        let message = FromInit::Output { execution: 7, stream: Stream::Stderr, bytes: b"x\0y".to_vec() };
+        let frame = encode(&message).unwrap();
+        let mut reader = crate::FrameReader::default();
+        reader.push(&frame);
+        let (kind, payload) = reader.next_frame().unwrap().unwrap();
+        assert_eq!(decode::<FromInit>(kind, &payload).unwrap(), message);
+        assert_eq!(decode::<FromInit>(1, &payload), Err(FrameError::Malformed));
+        let mut long = payload;
+        long.push(0);
+        assert_eq!(decode::<FromInit>(kind, &long), Err(FrameError::Malformed));
+    }
+
+    proptest! {
+        #[test]
+        fn any_payload_is_decoded_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..2048)) {
+            let _ = decode::<FromInit>(MESSAGE_KIND, &bytes);
+            let _ = decode::<FromLauncher>(MESSAGE_KIND, &bytes);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What every isolation backend offers, and the table of those there are.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use protocol::message::{Exit, Failure, FromInit, InitReady, ToInit};
+
+use crate::cgroup::Counters;
+use crate::limits::Limits;
+use crate::workspace::Workspace;
+
+pub mod namespace;
+
+/// Backends by name: the first is the default.
+pub const BACKENDS: &[(&str, fn(Controls) -> Result<Box<dyn Backend>, Error>)] = &[("namespace", namespace::start)];
+
+/// Why isolation could not do its part. Never caused by code inside.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A step of ours failed.
+    #[error("cannot {} `{}`: {}", .0.step, .0.object, std::io::Error::from_raw_os_error(.0.errno))]
+    Step(Failure),
+    /// The launcher or init is not there any more.
+    #[error("the sandbox's launcher or init is gone")]
+    Gone,
+    /// Something answered what it should not.
+    #[error("unexpected answer: {0}")]
+    Unexpected(String),
+    /// A list of system calls is not valid.
+    #[error(transparent)]
+    Seccomp(#[from] crate::seccomp::SeccompError),
+}
+
+impl Error {
+    pub(crate) fn start(step: &str, object: &str, error: &std::io::Error) -> Self {
+        Self::Step(Failure { step: step.to_owned(), object: object.to_owned(), errno: error.raw_os_error().unwrap_or_default() })
+    }
+}
+
+/// Layers that may be left off: each one false is a control of the containment suite, never a configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Controls {
+    /// Seccomp filters.
+    pub seccomp: bool,
+    /// Landlock domains.
+    pub landlock: bool,
+    /// Control groups, where the host has them.
+    pub cgroups: bool,
+}
+
+impl Default for Controls {
+    fn default() -> Self {
+        Self { seccomp: true, landlock: true, cgroups: true }
+    }
+}
+
+/// What sandboxes are made from: files and runtime. All paths are the host's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Template {
+    /// The environment's packages, at `/opt/env` inside.
+    pub environment: Option<PathBuf>,
+    /// The interpreter where it is not below `/usr`, at `/opt/python` inside.
+    pub interpreter: Option<PathBuf>,
+    /// Prepared caches, at `/opt/cache` inside.
+    pub cache: Option<PathBuf>,
+    /// The runtime's driver files: name and content, in `/opt/runtime` inside.
+    pub driver: Vec<(String, Vec<u8>)>,
+    /// The worker's command line; empty: shell only.
+    pub worker: Vec<String>,
+    /// Variables of the runtime, beyond those that every sandbox has.
+    pub variables: Vec<(String, String)>,
+}
+
+/// A prepared template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TemplateId(pub u32);
+
+/// What may differ between sandboxes of one template.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SpawnOptions {
+    /// Limits.
+    pub limits: Limits,
+    /// Start the worker at once: code will come.
+    pub worker: bool,
+    /// Shell commands are allowed.
+    pub shell: bool,
+    /// Python code may start processes.
+    pub process_spawning: bool,
+}
+
+/// What a sandbox used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Counters of its control group; `None` where there is none.
+    pub counters: Option<Counters>,
+}
+
+/// A way to isolate.
+pub trait Backend: Send + Sync {
+    /// Makes a template ready to spawn from.
+    ///
+    /// # Errors
+    /// The step that failed.
+    fn prepare(&self, template: &Template) -> Result<TemplateId, Error>;
+
+    /// Starts a sandbox and returns once every layer is on.
+    ///
+    /// # Errors
+    /// The step that failed.
+    fn spawn(&self, template: TemplateId, options: &SpawnOptions) -> Result<Box<dyn Sandbox>, Error>;
+
+    /// Name of the backend, as an execution's record says it.
+    fn name(&self) -> &'static str;
+
+    /// Whether each sandbox has a host user of its own.
+    fn own_users(&self) -> bool;
+
+    /// Which control groups hold the limits.
+    fn cgroups(&self) -> &crate::cgroup::Version;
+}
+
+/// One isolated environment. Dropping it ends everything inside.
+pub trait Sandbox: Send {
+    /// What init said of the layers in force.
+    fn ready(&self) -> InitReady;
+
+    /// A handle to send with, usable from other threads.
+    fn remote(&self) -> Remote;
+
+    /// The next message of init; `None` when the deadline passes first.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] when init has ended.
+    fn receive(&mut self, deadline: Option<Instant>) -> Result<Option<FromInit>, Error>;
+
+    /// The workspace.
+    fn workspace(&self) -> &Workspace;
+
+    /// Stops or continues everything inside at once; false where this host cannot.
+    fn freeze(&self, frozen: bool) -> bool;
+
+    /// Ends everything inside.
+    fn kill(&self);
+
+    /// Waits until nothing is left; `None` where that is not within `patience`.
+    fn wait(&mut self, patience: Duration) -> Option<Exit>;
+
+    /// What was used so far.
+    fn usage(&self) -> Usage;
+}
+
+/// Sends messages to init.
+#[derive(Debug, Clone)]
+pub struct Remote(Arc<Mutex<std::os::unix::net::UnixStream>>);
+
+impl Remote {
+    pub(crate) fn new(socket: std::os::unix::net::UnixStream) -> Self {
+        Self(Arc::new(Mutex::new(socket)))
+    }
+
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] when init has ended.
+    pub fn send(&self, message: &ToInit) -> Result<(), Error> {
+        use std::io::Write;
+        let frame = protocol::message::encode(message).map_err(|error| Error::Unexpected(error.to_string()))?;
+        let mut socket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        socket.write_all(&frame).map_err(|_| Error::Gone)
+    }
+}

@@ -1,0 +1,252 @@
+//! The `namespace` backend: Linux namespaces, a root of its own, Landlock, seccomp and control groups, around a shared kernel.
+
+use std::collections::HashMap;
+use std::io::{IoSliceMut, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use protocol::FrameReader;
+use protocol::message::{self, Exit, FromInit, FromLauncher, InitReady, Spawn, ToInit, ToLauncher};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+
+use super::{Backend, Controls, Error, Remote, Sandbox, SpawnOptions, Template, TemplateId, Usage};
+use crate::cgroup::{Cgroups, Group, Version};
+use crate::launcher::Launcher;
+use crate::seccomp::{self, Arch};
+use crate::workspace::Workspace;
+
+mod configuration;
+mod root;
+
+/// How long a sandbox may take to set itself up.
+const SETUP_PATIENCE: Duration = Duration::from_secs(20);
+
+/// The filters, compiled once.
+struct Filters {
+    init: Vec<u8>,
+    process: Vec<u8>,
+    worker: Vec<u8>,
+    spawning_worker: Vec<u8>,
+}
+
+struct Namespace {
+    launcher: Arc<Launcher>,
+    cgroups: Arc<Cgroups>,
+    controls: Controls,
+    filters: Filters,
+    templates: Mutex<HashMap<TemplateId, Template>>,
+    next_template: AtomicU32,
+    next_sandbox: AtomicU64,
+}
+
+/// Starts the launcher.
+///
+/// # Errors
+/// The step that this host refuses.
+pub fn start(controls: Controls) -> Result<Box<dyn Backend>, Error> {
+    let arch = Arch::native();
+    let filters = Filters {
+        init: seccomp::init(arch)?.bytes(),
+        process: seccomp::process(arch)?.bytes(),
+        worker: seccomp::worker(arch, false)?.bytes(),
+        spawning_worker: seccomp::worker(arch, true)?.bytes(),
+    };
+    let cgroups = if controls.cgroups { Cgroups::detect() } else { Cgroups::none("switched off") };
+    Ok(Box::new(Namespace {
+        launcher: Arc::new(Launcher::start()?),
+        cgroups: Arc::new(cgroups),
+        controls,
+        filters,
+        templates: Mutex::default(),
+        next_template: AtomicU32::new(1),
+        next_sandbox: AtomicU64::new(1),
+    }))
+}
+
+impl Backend for Namespace {
+    fn prepare(&self, template: &Template) -> Result<TemplateId, Error> {
+        let id = TemplateId(self.next_template.fetch_add(1, Ordering::Relaxed));
+        let root = root::of(id.0, template)?;
+        match self.launcher.ask(&ToLauncher::Prepare(root), &[])? {
+            FromLauncher::Prepared { root } if root == id.0 => {}
+            other => return Err(Error::Unexpected(format!("{other:?}"))),
+        }
+        self.templates.lock().unwrap_or_else(PoisonError::into_inner).insert(id, template.clone());
+        Ok(id)
+    }
+
+    fn spawn(&self, id: TemplateId, options: &SpawnOptions) -> Result<Box<dyn Sandbox>, Error> {
+        let template = self.templates.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+        let template = template.ok_or_else(|| Error::Unexpected(format!("template {} is not prepared", id.0)))?;
+        let number = self.next_sandbox.fetch_add(1, Ordering::Relaxed);
+        let group = self.cgroups.create(number, &options.limits).map_err(|error| Error::start("create", "the sandbox's cgroup", &error))?;
+        let processes = match &group {
+            Some(group) => group.open_processes().map_err(|error| Error::start("open", "the sandbox's cgroup", &error))?,
+            None => Vec::new(),
+        };
+        let (socket, theirs) = UnixStream::pair().map_err(|error| Error::start("create", "a socket pair", &error))?;
+        let spawn = Spawn {
+            sandbox: number,
+            root: id.0,
+            cgroups: u8::try_from(processes.len()).unwrap_or(u8::MAX),
+            cgroup_paths: group.as_ref().map(Group::paths).unwrap_or_default(),
+        };
+        let descriptors: Vec<_> = std::iter::once(theirs.as_fd()).chain(processes.iter().map(AsFd::as_fd)).collect();
+        match self.launcher.ask(&ToLauncher::Spawn(spawn), &descriptors)? {
+            FromLauncher::Spawned { sandbox } if sandbox == number => {}
+            other => return Err(Error::Unexpected(format!("{other:?}"))),
+        }
+        // Init alone holds its end now, so its death closes the channel.
+        drop(descriptors);
+        drop((processes, theirs));
+        let configuration = self.configuration(&template, options, group.is_some());
+        let watched = Watched { number, launcher: Arc::clone(&self.launcher), ended: false, group, _cgroups: Arc::clone(&self.cgroups) };
+        let remote = Remote::new(socket.try_clone().map_err(|error| Error::start("copy", "a socket", &error))?);
+        remote.send(&ToInit::Configure(Box::new(configuration)))?;
+        let mut inbox = Inbox { socket, reader: FrameReader::default() };
+        let (ready, workspace) = inbox.receive_ready()?;
+        Ok(Box::new(Running { watched, remote, inbox, ready, workspace: Workspace::new(workspace) }))
+    }
+
+    fn name(&self) -> &'static str {
+        "namespace"
+    }
+
+    fn own_users(&self) -> bool {
+        self.launcher.ready().privileged
+    }
+
+    fn cgroups(&self) -> &Version {
+        self.cgroups.version()
+    }
+}
+
+/// The host's end of init's channel.
+struct Inbox {
+    socket: UnixStream,
+    reader: FrameReader,
+}
+
+impl Inbox {
+    /// The first message, the only one with a descriptor: the workspace.
+    fn receive_ready(&mut self) -> Result<(InitReady, OwnedFd), Error> {
+        let deadline = Instant::now() + SETUP_PATIENCE;
+        let mut workspace = None;
+        loop {
+            if let Some((kind, payload)) = self.reader.next_frame().map_err(|_| Error::Gone)? {
+                return match (message::decode(kind, &payload), workspace) {
+                    (Ok(FromInit::Ready(ready)), Some(workspace)) => Ok((ready, workspace)),
+                    (Ok(FromInit::Failed(failure)), _) => Err(Error::Step(failure)),
+                    _ => Err(Error::Unexpected("init did not begin with its set-up".to_owned())),
+                };
+            }
+            self.wait_until(deadline)?;
+            let mut buffer = [0; 4096];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let received = rustix::net::recvmsg(&self.socket, &mut [IoSliceMut::new(&mut buffer)], &mut control, RecvFlags::CMSG_CLOEXEC);
+            let count = received.map_err(|_| Error::Gone)?.bytes;
+            if count == 0 {
+                return Err(Error::Gone);
+            }
+            for part in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(mut descriptors) = part {
+                    workspace = descriptors.next();
+                }
+            }
+            self.reader.push(buffer.get(..count).unwrap_or_default());
+        }
+    }
+
+    fn wait_until(&self, deadline: Instant) -> Result<(), Error> {
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        self.socket.set_read_timeout(Some(left)).map_err(|_| Error::Gone)
+    }
+
+    /// The next message, read without a control buffer: descriptors sent here are dropped by the kernel.
+    fn receive(&mut self, deadline: Option<Instant>) -> Result<Option<FromInit>, Error> {
+        loop {
+            if let Some((kind, payload)) = self.reader.next_frame().map_err(|_| Error::Gone)? {
+                return message::decode(kind, &payload).map(Some).map_err(|_| Error::Gone);
+            }
+            match deadline {
+                Some(deadline) if Instant::now() >= deadline => return Ok(None),
+                Some(deadline) => self.wait_until(deadline)?,
+                None => self.socket.set_read_timeout(None).map_err(|_| Error::Gone)?,
+            }
+            let mut buffer = [0; 64 * 1024];
+            match self.socket.read(&mut buffer) {
+                Ok(0) => return Err(Error::Gone),
+                Ok(count) => self.reader.push(buffer.get(..count).unwrap_or_default()),
+                Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut | std::io::ErrorKind::Interrupted) => {}
+                Err(_) => return Err(Error::Gone),
+            }
+        }
+    }
+}
+
+/// Ends the sandbox when dropped, then removes its control group.
+struct Watched {
+    number: u64,
+    launcher: Arc<Launcher>,
+    ended: bool,
+    group: Option<Group>,
+    _cgroups: Arc<Cgroups>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.launcher.kill(self.number);
+            let _ = self.launcher.wait(self.number, Duration::from_secs(10));
+        }
+    }
+}
+
+struct Running {
+    watched: Watched,
+    remote: Remote,
+    inbox: Inbox,
+    ready: InitReady,
+    workspace: Workspace,
+}
+
+impl Sandbox for Running {
+    fn ready(&self) -> InitReady {
+        self.ready
+    }
+
+    fn remote(&self) -> Remote {
+        self.remote.clone()
+    }
+
+    fn receive(&mut self, deadline: Option<Instant>) -> Result<Option<FromInit>, Error> {
+        self.inbox.receive(deadline)
+    }
+
+    fn workspace(&self) -> &Workspace {
+        &self.workspace
+    }
+
+    fn freeze(&self, frozen: bool) -> bool {
+        self.watched.group.as_ref().is_some_and(|group| group.freeze(frozen))
+    }
+
+    fn kill(&self) {
+        self.watched.launcher.kill(self.watched.number);
+    }
+
+    fn wait(&mut self, patience: Duration) -> Option<Exit> {
+        let exit = self.watched.launcher.wait(self.watched.number, patience);
+        self.watched.ended |= exit.is_some();
+        exit
+    }
+
+    fn usage(&self) -> Usage {
+        Usage { counters: self.watched.group.as_ref().map(Group::counters) }
+    }
+}

@@ -1,0 +1,113 @@
+//! What init is told: mounts, variables, rules and limits of one sandbox.
+
+use protocol::message::{Configuration, Confinement, ProcessLimits, Tmpfs};
+
+use super::Namespace;
+use crate::backend::{SpawnOptions, Template};
+
+/// Files and folders that `/tmp` and `/dev/shm` may each hold.
+const TMP_INODES: u64 = 20_000;
+/// Private data that an interpreter with its libraries has before it does anything: on top of the limit where only an rlimit holds it.
+const BASELINE_BYTES: u64 = 128 * 1024 * 1024;
+
+/// Variables of every sandbox. Documented in SECURITY.md; nothing of the host's environment gets in.
+const VARIABLES: &[(&str, &str)] = &[
+    ("HOME", "/home/sandbox"),
+    ("USER", "sandbox"),
+    ("LOGNAME", "sandbox"),
+    ("SHELL", "/bin/bash"),
+    ("PATH", "/opt/env/bin:/usr/local/bin:/usr/bin:/bin"),
+    ("LANG", "C.UTF-8"),
+    ("TZ", "UTC"),
+    ("TERM", "dumb"),
+    ("TMPDIR", "/tmp"),
+    ("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"),
+];
+
+/// Folders of the system that programs run from. Binds below them keep their own rules.
+const SYSTEM: &[&str] = &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt/env", "/opt/python"];
+/// Where code may write.
+const WRITABLE: &[&str] = &["/mnt/data", "/tmp", "/home/sandbox", "/dev/shm", "/dev/null", "/dev/zero", "/dev/full"];
+
+fn strings(list: &[&str]) -> Vec<String> {
+    list.iter().map(|text| (*text).to_owned()).collect()
+}
+
+impl Namespace {
+    /// Puts the configuration of a sandbox together; `bounded` tells that a cgroup holds its memory.
+    pub(super) fn configuration(&self, template: &Template, options: &SpawnOptions, bounded: bool) -> Configuration {
+        let limits = &options.limits;
+        let mut environment: Vec<(String, String)> = VARIABLES.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        environment.extend(template.variables.iter().cloned());
+        let late = if options.process_spawning { &self.filters.spawning_worker } else { &self.filters.worker };
+        let late = if self.controls.seccomp { base64(late) } else { String::new() };
+        Configuration {
+            hostname: "sandbox".to_owned(),
+            tmpfs: vec![
+                Tmpfs { target: "/mnt/data".to_owned(), bytes: limits.workspace_bytes, inodes: limits.workspace_inodes, mode: 0o700, ..Tmpfs::default() },
+                Tmpfs {
+                    target: "/tmp".to_owned(),
+                    bytes: limits.tmp_bytes,
+                    inodes: TMP_INODES,
+                    mode: 0o755,
+                    directories: strings(&["tmp", "home/.config/matplotlib"]),
+                    links: super::root::cache_links(template),
+                },
+                Tmpfs { target: "/dev/shm".to_owned(), bytes: limits.tmp_bytes, inodes: TMP_INODES, mode: 0o700, ..Tmpfs::default() },
+            ],
+            // Home and `/tmp` share one file system and its limit.
+            rebinds: vec![("/tmp/home".to_owned(), "/home/sandbox".to_owned()), ("/tmp/tmp".to_owned(), "/tmp".to_owned())],
+            environment,
+            worker: if options.worker { template.worker.clone() } else { Vec::new() },
+            worker_setup: format!("{{\"seccomp\":\"{late}\",\"spawning\":{}}}", options.process_spawning).into_bytes(),
+            shell: if options.shell { strings(&["/bin/bash", "-c"]) } else { Vec::new() },
+            process_spawning: options.process_spawning,
+            confinement: self.confinement(),
+            limits: ProcessLimits {
+                cpu_seconds: limits.cpu_seconds,
+                processes: limits.processes.saturating_add(3),
+                open_files: limits.open_files,
+                memory_bytes: (!bounded).then(|| limits.memory_bytes.saturating_add(BASELINE_BYTES)),
+            },
+        }
+    }
+
+    fn confinement(&self) -> Confinement {
+        Confinement {
+            init_filter: self.filters.init.clone(),
+            worker_filter: self.filters.process.clone(),
+            shell_filter: self.filters.process.clone(),
+            worker_execute: strings(SYSTEM),
+            shell_execute: strings(SYSTEM).into_iter().chain(strings(&["/mnt/data", "/tmp", "/home/sandbox"])).collect(),
+            read: strings(&["/"]),
+            write: strings(WRITABLE),
+            without_landlock: !self.controls.landlock,
+            without_seccomp: !self.controls.seccomp,
+        }
+    }
+}
+
+/// Standard base64; the one place of this crate that needs it.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let word = chunk.iter().enumerate().fold(0_u32, |word, (index, byte)| word | u32::from(*byte) << (16 - 8 * index));
+        for digit in 0..4 {
+            let index = usize::try_from((word >> (18 - 6 * digit)) & 63).unwrap_or_default();
+            let character = if digit <= chunk.len() { DIGITS.get(index).copied().unwrap_or(b'=') } else { b'=' };
+            text.push(char::from(character));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn base64_is_the_standard_one() {
+        for (plain, coded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("\u{ff}\u{fe}", "w7/Dvg==")] {
+            assert_eq!(super::base64(plain.as_bytes()), coded);
+        }
+    }
+}

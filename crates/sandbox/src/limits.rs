@@ -1,0 +1,56 @@
+//! Limits of a sandbox, with the names they carry on the wire, in configuration and in the record.
+
+use serde::{Deserialize, Serialize};
+
+const MIB: u64 = 1024 * 1024;
+
+/// What a sandbox and its executions may use. Units stand in the names.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Limits {
+    /// Time of one execution by the clock on the wall.
+    pub wall_seconds: u64,
+    /// CPU time of one execution, all its processes together.
+    pub cpu_seconds: u64,
+    /// CPUs used at once; may be a fraction. Held where a cgroup holds it.
+    pub cpus: f64,
+    /// Memory of all processes, without the files of the workspace, `/tmp` and `/dev/shm`.
+    pub memory_bytes: u64,
+    /// Processes and threads at once.
+    pub processes: u64,
+    /// Open files of one process.
+    pub open_files: u64,
+    /// Size of the workspace.
+    pub workspace_bytes: u64,
+    /// Files and folders in the workspace.
+    pub workspace_inodes: u64,
+    /// Size of `/tmp` with the home folder, and of `/dev/shm`, each.
+    pub tmp_bytes: u64,
+    /// What one execution may write to stdout and stderr together before it is ended.
+    pub output_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            wall_seconds: 120,
+            cpu_seconds: 120,
+            cpus: 1.0,
+            memory_bytes: 512 * MIB,
+            processes: 128,
+            open_files: 1024,
+            workspace_bytes: 256 * MIB,
+            workspace_inodes: 100_000,
+            tmp_bytes: 64 * MIB,
+            output_bytes: 16 * MIB,
+        }
+    }
+}
+
+impl Limits {
+    /// Size of everything a sandbox may keep in memory file systems: workspace, `/tmp`, `/dev/shm`.
+    #[must_use]
+    pub const fn files_bytes(&self) -> u64 {
+        self.workspace_bytes.saturating_add(self.tmp_bytes).saturating_add(self.tmp_bytes)
+    }
+}

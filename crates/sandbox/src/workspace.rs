@@ -1,0 +1,230 @@
+//! The one place where the host reaches into a workspace: always beneath the descriptor that init sent before any user code ran.
+//!
+//! Code inside may change everything at any moment, so nothing is resolved twice, no link is followed, no mount is crossed, only
+//! regular files are opened, and no open can block.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
+
+/// Entries a listing reads at most; what is beyond is left out, and the listing says so.
+pub const MAX_ENTRIES: usize = 100_000;
+/// Folders within folders a listing enters at most.
+pub const MAX_DEPTH: usize = 64;
+
+/// The folder `/mnt/data` of a sandbox.
+#[derive(Debug)]
+pub struct Workspace {
+    folder: OwnedFd,
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A folder.
+    Folder,
+    /// A link, pipe or socket: listed, never opened.
+    Other,
+}
+
+/// One entry of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Path within the workspace, as bytes the code chose.
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: Kind,
+    /// Size in bytes as it says; a sparse file may use less.
+    pub size: u64,
+    /// What changes when the file does: inode, modification and change time in nanoseconds.
+    pub stamp: (u64, i128, i128),
+}
+
+/// A listing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Entries by path.
+    pub entries: Vec<Entry>,
+    /// Something was left out: too many entries, too deep, or not readable.
+    pub incomplete: bool,
+}
+
+/// How full the workspace is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes still free.
+    pub free_bytes: u64,
+    /// Files and folders that can still be made.
+    pub free_inodes: u64,
+    /// Bytes in use.
+    pub used_bytes: u64,
+}
+
+impl Workspace {
+    /// Takes the descriptor of the folder.
+    #[must_use]
+    pub fn new(folder: OwnedFd) -> Self {
+        Self { folder }
+    }
+
+    fn open_beneath(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::NOFOLLOW;
+        // The kernel asks to try again when a rename went on at the same time; code inside can do that without end.
+        for _ in 0..32 {
+            match rustix::fs::openat2(&self.folder, path, flags, Mode::empty(), resolve) {
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+                result => return Ok(result?),
+            }
+        }
+        Err(io::ErrorKind::ResourceBusy.into())
+    }
+
+    /// Opens a regular file for reading.
+    ///
+    /// # Errors
+    /// Anything that is not a regular file beneath the workspace, without links on the way.
+    pub fn open(&self, path: &Path) -> io::Result<File> {
+        let file = self.open_beneath(path, OFlags::RDONLY)?;
+        if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        Ok(File::from(file))
+    }
+
+    /// Lists everything, folder by folder, without following links.
+    ///
+    /// # Errors
+    /// Where the workspace itself cannot be read.
+    pub fn list(&self) -> io::Result<Listing> {
+        let mut listing = Listing::default();
+        let mut waiting = vec![(PathBuf::new(), 0_usize)];
+        while let Some((folder, depth)) = waiting.pop() {
+            let name = if depth == 0 { Path::new(".") } else { &folder };
+            match self.open_beneath(name, OFlags::RDONLY | OFlags::DIRECTORY) {
+                Ok(open) => self.list_one(open, &folder, depth, &mut listing, &mut waiting),
+                Err(error) if depth == 0 => return Err(error),
+                Err(_) => listing.incomplete = true,
+            }
+        }
+        listing.entries.sort_by(|one, other| one.path.cmp(&other.path));
+        Ok(listing)
+    }
+
+    fn list_one(&self, open: OwnedFd, folder: &Path, depth: usize, listing: &mut Listing, waiting: &mut Vec<(PathBuf, usize)>) {
+        let Ok(dir) = Dir::read_from(&open) else {
+            listing.incomplete = true;
+            return;
+        };
+        for entry in dir {
+            let Ok(entry) = entry else {
+                listing.incomplete = true;
+                return;
+            };
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            if listing.entries.len() >= MAX_ENTRIES {
+                listing.incomplete = true;
+                return;
+            }
+            // Gone in between: nothing to list.
+            let Ok(stat) = rustix::fs::statat(open.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            let path = folder.join(OsString::from_vec(name.to_bytes().to_vec()));
+            let kind = match FileType::from_raw_mode(stat.st_mode) {
+                FileType::RegularFile => Kind::File,
+                FileType::Directory => Kind::Folder,
+                _ => Kind::Other,
+            };
+            if kind == Kind::Folder {
+                if depth + 1 < MAX_DEPTH {
+                    waiting.push((path.clone(), depth + 1));
+                } else {
+                    listing.incomplete = true;
+                }
+            }
+            let time = |seconds: i64, nanoseconds: i128| i128::from(seconds) * 1_000_000_000 + nanoseconds;
+            let stamp = (stat.st_ino, time(stat.st_mtime, i128::from(stat.st_mtime_nsec)), time(stat.st_ctime, i128::from(stat.st_ctime_nsec)));
+            listing.entries.push(Entry { path, kind, size: u64::try_from(stat.st_size).unwrap_or_default(), stamp });
+        }
+    }
+
+    /// How full it is.
+    ///
+    /// # Errors
+    /// Where the kernel does not say.
+    pub fn space(&self) -> io::Result<Space> {
+        let facts = rustix::fs::fstatvfs(&self.folder)?;
+        Ok(Space {
+            free_bytes: facts.f_bfree.saturating_mul(facts.f_frsize),
+            free_inodes: facts.f_ffree,
+            used_bytes: facts.f_blocks.saturating_sub(facts.f_bfree).saturating_mul(facts.f_frsize),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::unix::fs::symlink;
+
+    fn workspace(folder: &Path) -> Workspace {
+        Workspace::new(OwnedFd::from(File::open(folder).unwrap()))
+    }
+
+    #[test]
+    fn nothing_outside_can_be_opened() {
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("canary"), "secret").unwrap();
+        let inside = tempfile::tempdir().unwrap();
+        std::fs::create_dir(inside.path().join("sub")).unwrap();
+        std::fs::write(inside.path().join("sub/file"), "mine").unwrap();
+        symlink(outside.path().join("canary"), inside.path().join("link")).unwrap();
+        symlink(outside.path(), inside.path().join("folder")).unwrap();
+        symlink("sub/file", inside.path().join("harmless")).unwrap();
+        symlink("/proc/self/root", inside.path().join("magic")).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, inside.path().join("pipe"), FileType::Fifo, Mode::from_raw_mode(0o644), 0).unwrap();
+        let workspace = workspace(inside.path());
+        let mut text = String::new();
+        workspace.open(Path::new("sub/file")).unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "mine");
+        let canary = format!("{}", outside.path().join("canary").display());
+        let up = format!("../{}/canary", outside.path().file_name().unwrap().to_str().unwrap());
+        assert_eq!(std::fs::read_to_string(inside.path().join(&up)).unwrap(), "secret", "the control reads it");
+        for path in ["link", "folder/canary", "harmless", "magic/etc/passwd", "pipe", "sub", "sub/../../x", &up, &canary, "/etc/passwd", "", "."] {
+            assert!(workspace.open(Path::new(path)).is_err(), "{path}");
+        }
+        let listing = workspace.list().unwrap();
+        let names: Vec<_> = listing.entries.iter().map(|entry| (entry.path.to_str().unwrap(), entry.kind)).collect();
+        let expected = [
+            ("folder", Kind::Other),
+            ("harmless", Kind::Other),
+            ("link", Kind::Other),
+            ("magic", Kind::Other),
+            ("pipe", Kind::Other),
+            ("sub", Kind::Folder),
+            ("sub/file", Kind::File),
+        ];
+        assert_eq!(names, expected);
+        assert!(!listing.incomplete);
+    }
+
+    #[test]
+    fn depth_is_bounded_and_said() {
+        let inside = tempfile::tempdir().unwrap();
+        let deep: PathBuf = std::iter::repeat_n("d", MAX_DEPTH + 5).collect();
+        std::fs::create_dir_all(inside.path().join(deep)).unwrap();
+        let listing = workspace(inside.path()).list().unwrap();
+        assert!(listing.incomplete);
+        assert_eq!(listing.entries.len(), MAX_DEPTH);
+    }
+}
