@@ -1,1 +1,22 @@
-fn main() {}
+//! The `belljar` program: reads flags and configuration, does one command, and ends with a code that says how it went.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod args;
+mod command;
+mod config;
+mod exit;
+mod terminal;
+
+fn main() -> ExitCode {
+    let arguments = match args::Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::DONE });
+        }
+    };
+    command::dispatch(arguments).unwrap_or_else(|error| exit::report(&error))
+}

@@ -1,0 +1,130 @@
+//! Flags. What each means stands in its help, and only there.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Run code of an AI agent in a fresh, isolated sandbox.
+#[derive(Debug, Parser)]
+#[command(name = "belljar", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 the execution failed, 2 usage or configuration, 3 denied by policy, 4 our fault.";
+
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Folder for environments and state [default: the XDG data folder, belljar below it]
+    #[arg(long, global = true, value_name = "DIR", env = "BELLJAR_DATA")]
+    pub(crate) data: Option<PathBuf>,
+    /// Configuration file [default: none]
+    #[arg(long, global = true, value_name = "FILE", env = "BELLJAR_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run code once in a fresh sandbox; new files and pictures are copied out
+    #[command(after_help = EXIT_CODES)]
+    Run(Run),
+    /// Build, list, show and remove environments: a Python with pinned packages
+    Env {
+        #[command(subcommand)]
+        command: Env,
+    },
+    /// Tell which layers of isolation hold on this host, and how to get the rest
+    #[command(after_help = "Exit status 1 when a layer that the configuration demands is missing.")]
+    Doctor {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show or check the configuration
+    Config {
+        #[command(subcommand)]
+        command: Config,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// File with the code; `-` or nothing reads it from standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) code: Option<PathBuf>,
+    /// Put this file into the working folder; may be given several times
+    #[arg(long, value_name = "PATH")]
+    pub(crate) file: Vec<PathBuf>,
+    /// Set `inputs["KEY"]` to a JSON value; may be given several times
+    #[arg(long, value_name = "KEY=JSON")]
+    pub(crate) input: Vec<String>,
+    /// Language of the code [default: shell for files ending in .sh, else python]
+    #[arg(long, value_enum)]
+    pub(crate) language: Option<Language>,
+    /// Seconds by the clock on the wall, 1 to 900 [default: 120]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=900))]
+    pub(crate) timeout: Option<u64>,
+    /// Folder that new files and pictures are copied to
+    #[arg(long, value_name = "DIR", default_value = "belljar-out")]
+    pub(crate) out: PathBuf,
+    /// Print one execution object instead of the output as it comes
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Environment to run in, built when it is not there yet [default: core]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) env: Option<String>,
+    /// Pass control sequences of the code's output to the terminal as they are
+    #[arg(long)]
+    pub(crate) raw: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Language {
+    Python,
+    Shell,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Env {
+    /// Build an environment, or do nothing where it stands
+    Build {
+        /// `core`, or a name of your own with --requirements
+        name: String,
+        /// Requirements file of your own environment
+        #[arg(long, value_name = "FILE")]
+        requirements: Option<PathBuf>,
+        /// Python interpreter to build on [default: 3.12 where found, else 3.11 or 3.13]
+        #[arg(long, value_name = "PATH")]
+        python: Option<PathBuf>,
+    },
+    /// List environments
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show an environment with its packages
+    Show {
+        /// Its name
+        name: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove an environment in all its builds
+    Remove {
+        /// Its name
+        name: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum Config {
+    /// Print every value with where it came from
+    Show,
+    /// Check the configuration file
+    Check,
+}

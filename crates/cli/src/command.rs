@@ -1,0 +1,37 @@
+//! Commands, one file each.
+
+use std::process::ExitCode;
+
+use engine::{Controls, Engine, Settings};
+
+use crate::args::{Arguments, Command};
+use crate::config::Configuration;
+
+mod config;
+mod doctor;
+mod env;
+mod run;
+
+mod progress;
+
+/// Does what was asked.
+pub(crate) fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let configuration = Configuration::read(&arguments.global)?;
+    match arguments.command {
+        Command::Run(run) => run::run(&run, &configuration),
+        Command::Env { command } => env::run(command, &configuration),
+        Command::Doctor { json } => doctor::run(json, &configuration),
+        Command::Config { command } => config::run(command, &configuration),
+    }
+}
+
+/// The engine as configured.
+fn engine(configuration: &Configuration) -> Engine {
+    let host = engine::environment::Host::new(std::env::vars_os());
+    Engine::new(Settings { data: configuration.data.value.clone(), host, controls: Controls::default() })
+}
+
+/// Names of the layers that `require` may list.
+pub(crate) fn doctor_layers() -> Vec<&'static str> {
+    vec!["user-namespaces", "mount-namespaces", "proc", "seccomp"]
+}

@@ -1,0 +1,129 @@
+//! The folder that artifacts and pictures are copied to: all of them, or none.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::error::{Error, ErrorKind};
+
+/// Files on their way into the output folder. Dropped without [`Out::finish`], it leaves nothing behind.
+#[derive(Debug)]
+pub(crate) struct Out {
+    folder: PathBuf,
+    staging: Option<TempDir>,
+    made: Option<PathBuf>,
+    names: Vec<PathBuf>,
+}
+
+/// What to say when a file cannot be saved.
+pub(crate) fn failed(place: &Path, error: &io::Error) -> Error {
+    let usage = matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory | io::ErrorKind::ReadOnlyFilesystem);
+    let kind = if usage { ErrorKind::InvalidRequest } else { ErrorKind::Unavailable };
+    Error::new(kind, format!("cannot save `{}`: {error}", place.display())).hint("name a folder with room that you may write to with `--out`")
+}
+
+/// Checks, before anything runs, that the folder could be made and written to.
+pub(crate) fn check(folder: &Path) -> Result<(), Error> {
+    let mut place = folder;
+    while !place.exists() {
+        place = place.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    }
+    if !place.is_dir() {
+        return Err(failed(folder, &io::ErrorKind::NotADirectory.into()));
+    }
+    tempfile::tempfile_in(place).map(drop).map_err(|error| failed(folder, &error))
+}
+
+impl Out {
+    /// Nothing is made until the first file comes.
+    pub(crate) fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), staging: None, made: None, names: Vec::new() }
+    }
+
+    /// Where files are collected.
+    pub(crate) fn staging(&mut self) -> Result<&Path, Error> {
+        if self.staging.is_none() {
+            let first_new = self.folder.ancestors().filter(|path| !path.as_os_str().is_empty() && !path.exists()).last().map(Path::to_owned);
+            fs::create_dir_all(&self.folder).map_err(|error| failed(&self.folder, &error))?;
+            self.made = first_new;
+            let staging = TempDir::with_prefix_in(".belljar-", &self.folder).map_err(|error| failed(&self.folder, &error))?;
+            self.staging = Some(staging);
+        }
+        self.staging.as_ref().map(TempDir::path).ok_or_else(|| failed(&self.folder, &io::ErrorKind::NotFound.into()))
+    }
+
+    /// A name near `wanted` that no other file of this run has.
+    pub(crate) fn free_name(&self, wanted: &str) -> String {
+        let (stem, extension) = wanted.split_once('.').unwrap_or((wanted, "bin"));
+        let mut name = wanted.to_owned();
+        let mut number = 1;
+        while self.names.iter().any(|taken| taken == Path::new(&name)) {
+            name = format!("{stem}-{number}.{extension}");
+            number += 1;
+        }
+        name
+    }
+
+    /// Says that a file with this name stands in the staging folder.
+    pub(crate) fn add(&mut self, name: &Path) {
+        self.names.push(name.to_owned());
+    }
+
+    /// Moves everything into place; what stood there under the same name is replaced.
+    pub(crate) fn finish(mut self) -> Result<(), Error> {
+        if let Some(staging) = &self.staging {
+            for name in &self.names {
+                let place = self.folder.join(name);
+                let moved = place.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::rename(staging.path().join(name), &place));
+                moved.map_err(|error| failed(&place, &error))?;
+            }
+        }
+        self.made = None;
+        Ok(())
+    }
+}
+
+impl Drop for Out {
+    fn drop(&mut self) {
+        self.staging = None;
+        if let Some(made) = &self.made {
+            let _ = fs::remove_dir_all(made);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_arrive_together_or_not_at_all() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("a/b");
+        let mut out = Out::new(&folder);
+        fs::write(out.staging().unwrap().join("x.txt"), "1").unwrap();
+        out.add(Path::new("x.txt"));
+        assert_eq!(out.free_name("x.txt"), "x-1.txt");
+        drop(out);
+        assert!(!home.path().join("a").exists(), "nothing is left of a run that failed");
+        let mut out = Out::new(&folder);
+        fs::write(out.staging().unwrap().join("x.txt"), "2").unwrap();
+        out.add(Path::new("x.txt"));
+        out.finish().unwrap();
+        assert_eq!(fs::read_to_string(folder.join("x.txt")).unwrap(), "2");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "the staging folder is gone");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_is_told_before_anything_runs() {
+        let home = tempfile::tempdir().unwrap();
+        fs::write(home.path().join("file"), "").unwrap();
+        assert_eq!(check(&home.path().join("file")).unwrap_err().kind, ErrorKind::InvalidRequest);
+        assert_eq!(check(&home.path().join("file/below")).unwrap_err().kind, ErrorKind::InvalidRequest);
+        assert_eq!(check(Path::new("/proc/nowhere")).unwrap_err().kind, ErrorKind::Unavailable);
+        check(&home.path().join("new/folder")).unwrap();
+        assert!(!home.path().join("new").exists());
+    }
+}

@@ -1,0 +1,452 @@
+//! One execution in a fresh sandbox: files in, code, outputs as they come, artifacts out, everything destroyed after.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use sandbox::{Backend, End, Execute, FromInit, Limits, Remote, Sandbox, SpawnOptions, Stream, TemplateId, ToInit, Work, worker};
+use serde_json::{Map, Value as Json, json};
+
+use crate::artifact::{self, Before};
+use crate::error::{Error, ErrorKind};
+use crate::execution::{Artifact, Execution, Language, Output, Value, is_binary, is_picture};
+use crate::out::{self, Out};
+use crate::outcome::{self, Facts, Raised, Stop};
+use crate::output::{KEEP_BYTES, Kept};
+use crate::schema;
+
+/// Code may be this long, in bytes.
+pub const MAX_CODE_BYTES: usize = 1024 * 1024;
+/// After an interrupt, code has this long before it is killed.
+const GRACE: Duration = Duration::from_secs(2);
+/// After a kill, init has this long to report before the sandbox is ended with everything in it.
+const KILL_PATIENCE: Duration = Duration::from_secs(3);
+/// Pictures and other displays of one execution together, in bytes; more ends it like too much text.
+const DISPLAY_BYTES: usize = 64 * 1024 * 1024;
+/// Displays of one execution.
+const MAX_DISPLAYS: usize = 10_000;
+/// Bytes of an upload sent at once.
+const UPLOAD_BYTES: usize = 256 * 1024;
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct RunRequest {
+    /// In which language.
+    pub language: Language,
+    /// The code, UTF-8 for Python.
+    pub code: Vec<u8>,
+    /// The name that tracebacks show, e.g. `script.py`.
+    pub filename: Option<String>,
+    /// The variable `inputs`.
+    pub inputs: Map<String, Json>,
+    /// Files to put into the workspace: name there, path here.
+    pub files: Vec<(String, PathBuf)>,
+    /// Limits.
+    pub limits: Limits,
+    /// Name of the environment.
+    pub environment: String,
+    /// Python code may start processes.
+    pub process_spawning: bool,
+    /// Copy artifacts beneath this folder.
+    pub out: Option<PathBuf>,
+}
+
+/// Run once in every new environment: what it leaves in its workspace becomes the environment's cache.
+const WARM_UP: &str = r#"
+import glob, importlib.util, os, shutil
+if importlib.util.find_spec("matplotlib"):
+    import matplotlib, matplotlib.font_manager
+    os.mkdir("matplotlib")
+    for path in glob.glob(os.path.join(matplotlib.get_cachedir(), "fontlist-*.json")):
+        shutil.copy(path, "matplotlib")
+"#;
+
+impl RunRequest {
+    /// The run that fills an environment's cache folder.
+    pub(crate) fn warm_up(environment: &str, cache: PathBuf) -> Self {
+        let limits = Limits { wall_seconds: 300, cpu_seconds: 300, memory_bytes: 2 << 30, ..Limits::default() };
+        Self {
+            language: Language::Python,
+            code: WARM_UP.as_bytes().to_vec(),
+            filename: None,
+            inputs: Map::new(),
+            files: Vec::new(),
+            limits,
+            environment: environment.to_owned(),
+            process_spawning: false,
+            out: Some(cache),
+        }
+    }
+}
+
+/// Sees outputs as they come. Everything is untrusted: the code chose it.
+pub trait Observer {
+    /// The code wrote.
+    fn wrote(&mut self, stream: Stream, bytes: &[u8]);
+    /// The code showed something.
+    fn showed(&mut self, output: &Output);
+    /// The value of the last expression.
+    fn result(&mut self, value: &Value);
+}
+
+/// Interrupts a run from another thread.
+#[derive(Debug, Default)]
+pub struct Control(Mutex<ControlState>);
+
+#[derive(Debug, Default)]
+struct ControlState {
+    remote: Option<Remote>,
+    asked: u32,
+}
+
+impl Control {
+    /// Interrupts what runs; asked a second time, kills it. Returns whether anything runs.
+    pub fn interrupt(&self) -> bool {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.asked = state.asked.saturating_add(1);
+        let message = if state.asked == 1 { ToInit::Interrupt } else { ToInit::KillExecution };
+        if let Some(remote) = &state.remote {
+            // Gone means over, which is what was wanted.
+            let _ = remote.send(&message);
+        }
+        state.remote.is_some()
+    }
+
+    fn asked(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).asked > 0
+    }
+
+    fn attach(&self, remote: Option<Remote>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remote = remote;
+    }
+}
+
+/// What collects while the code runs.
+struct Collected<'a> {
+    observer: &'a mut dyn Observer,
+    stdout: Kept,
+    stderr: Kept,
+    outputs: Vec<Output>,
+    output_bytes: usize,
+    value: Option<Value>,
+    facts: Facts,
+}
+
+/// Runs on a prepared template.
+pub(crate) fn run(backend: &dyn Backend, template: TemplateId, request: &RunRequest, observer: &mut dyn Observer, control: &Control) -> Result<Execution, Error> {
+    let options = SpawnOptions {
+        limits: request.limits,
+        worker: request.language == Language::Python,
+        shell: true,
+        process_spawning: request.process_spawning,
+    };
+    if let Some(out) = &request.out {
+        out::check(out)?;
+    }
+    let mut sandbox = backend.spawn(template, &options)?;
+    for (name, path) in &request.files {
+        upload(sandbox.as_mut(), name, path)?;
+    }
+    let before = Before::of(&list(sandbox.as_ref())?);
+    let counters = sandbox.usage().counters;
+    let mut collected = Collected {
+        observer,
+        stdout: Kept::new(KEEP_BYTES),
+        stderr: Kept::new(KEEP_BYTES),
+        outputs: Vec::new(),
+        output_bytes: 0,
+        value: None,
+        facts: Facts::default(),
+    };
+    let (started, clock) = (SystemTime::now(), Instant::now());
+    let end = execute(sandbox.as_mut(), request, &mut collected, control)?;
+    let elapsed = clock.elapsed();
+    if let Some(End::WorkerFailed) = end
+        && !control.asked()
+    {
+        let hint = "build it again: `belljar env remove` and `belljar env build`, or raise the memory limit";
+        return Err(Error::new(ErrorKind::Unavailable, format!("the interpreter of environment `{}` does not start", request.environment)).hint(hint));
+    }
+    let after = sandbox.usage().counters;
+    let moved = |count: fn(sandbox::cgroup::Counters) -> u64| after.map(count).unwrap_or_default() > counters.map(count).unwrap_or_default();
+    collected.facts.memory_kills = moved(|counters| counters.memory_kills);
+    collected.facts.process_refusals = moved(|counters| counters.process_refusals);
+    collected.facts.disk_full = sandbox.workspace().space().is_ok_and(|space| space.free_bytes < 4096 || space.free_inodes == 0);
+    // Nothing changes any more while files are copied out.
+    let _ = sandbox.freeze(true);
+    let artifacts = artifacts(sandbox.as_ref(), &before, &collected.outputs, request.out.as_deref());
+    let _ = sandbox.freeze(false);
+    sandbox.kill();
+    let _ = sandbox.wait(KILL_PATIENCE);
+    let mut execution = conclude(backend, request, collected, end)?;
+    execution.artifacts = artifacts?;
+    execution.started_at = humantime::format_rfc3339_millis(started).to_string();
+    execution.execution_time_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+    Ok(execution)
+}
+
+fn list(sandbox: &dyn Sandbox) -> Result<sandbox::workspace::Listing, Error> {
+    sandbox.workspace().list().map_err(|error| Error { detail: Some(error.to_string()), ..Error::new(ErrorKind::Internal, "the workspace cannot be listed") })
+}
+
+/// Streams a file into the workspace; init writes it, so its pages are the sandbox's.
+fn upload(sandbox: &mut dyn Sandbox, name: &str, path: &Path) -> Result<(), Error> {
+    let failed = |error: &std::io::Error| Error::new(ErrorKind::InvalidRequest, format!("cannot read the file `{}`: {error}", path.display()));
+    let mut file = File::open(path).map_err(|error| failed(&error))?;
+    let remote = sandbox.remote();
+    remote.send(&ToInit::FileBegin { name: name.to_owned(), mode: 0o644 })?;
+    let mut buffer = vec![0; UPLOAD_BYTES];
+    loop {
+        let count = file.read(&mut buffer).map_err(|error| failed(&error))?;
+        if count == 0 {
+            break;
+        }
+        remote.send(&ToInit::FileData(buffer.get(..count).unwrap_or_default().to_vec()))?;
+    }
+    remote.send(&ToInit::FileEnd)?;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        match sandbox.receive(Some(deadline))? {
+            Some(FromInit::FileWritten { result: Ok(()) }) => return Ok(()),
+            Some(FromInit::FileWritten { result: Err(28) }) => {
+                let message = format!("the file `{}` does not fit into the workspace", path.display());
+                return Err(Error::new(ErrorKind::InvalidRequest, message).hint("raise the limit workspaceBytes, or pass less"));
+            }
+            Some(FromInit::FileWritten { result: Err(number) }) => {
+                let reason = std::io::Error::from_raw_os_error(number);
+                return Err(Error::new(ErrorKind::InvalidRequest, format!("the file `{name}` cannot be written in the workspace: {reason}")));
+            }
+            Some(_) => {}
+            None => return Err(Error::new(ErrorKind::Internal, format!("the file `{name}` was not taken in time"))),
+        }
+    }
+}
+
+/// Sends the code and listens until it is over, stopping it where a limit says so. `None`: the sandbox itself has ended.
+fn execute(sandbox: &mut dyn Sandbox, request: &RunRequest, collected: &mut Collected<'_>, control: &Control) -> Result<Option<End>, Error> {
+    let remote = sandbox.remote();
+    let work = match request.language {
+        Language::Python => Work::Code(python_payload(request).into_bytes()),
+        Language::Shell => Work::Shell(request.code.clone()),
+    };
+    control.attach(Some(remote.clone()));
+    remote.send(&ToInit::Execute(Execute { execution: 1, work }))?;
+    if control.asked() {
+        let _ = remote.send(&ToInit::Interrupt);
+    }
+    let mut deadline = Instant::now() + Duration::from_secs(request.limits.wall_seconds);
+    let mut phase = Phase::Running;
+    let end = loop {
+        match sandbox.receive(Some(deadline)) {
+            Ok(Some(FromInit::Done { end, .. })) => break Some(end),
+            Ok(Some(message)) => collected.take(message),
+            Ok(None) => match phase {
+                Phase::Running => {
+                    collected.facts.stop = collected.facts.stop.or(Some(Stop::Time));
+                    let _ = remote.send(&ToInit::Interrupt);
+                    (phase, deadline) = (Phase::Interrupted, Instant::now() + GRACE);
+                }
+                Phase::Interrupted => {
+                    let _ = remote.send(&ToInit::KillExecution);
+                    (phase, deadline) = (Phase::Killed, Instant::now() + KILL_PATIENCE);
+                }
+                Phase::Killed => {
+                    sandbox.kill();
+                    break None;
+                }
+            },
+            Err(sandbox::Error::Gone) => break None,
+            Err(error) => return Err(error.into()),
+        }
+        if phase != Phase::Killed && collected.too_much(&request.limits) {
+            collected.facts.stop = Some(Stop::Output);
+            let _ = remote.send(&ToInit::KillExecution);
+            (phase, deadline) = (Phase::Killed, Instant::now() + KILL_PATIENCE);
+        }
+    };
+    control.attach(None);
+    if control.asked() && collected.facts.stop.is_none() {
+        collected.facts.stop = Some(Stop::Caller);
+    }
+    Ok(end)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    Interrupted,
+    Killed,
+}
+
+fn python_payload(request: &RunRequest) -> String {
+    let code = String::from_utf8_lossy(&request.code);
+    let mut payload = json!({"code": code, "inputs": request.inputs});
+    if let (Some(filename), Some(members)) = (&request.filename, payload.as_object_mut()) {
+        members.insert("filename".to_owned(), json!(filename));
+    }
+    payload.to_string()
+}
+
+impl Collected<'_> {
+    /// Takes one message. What cannot be read is the code's own doing and is dropped.
+    fn take(&mut self, message: FromInit) {
+        match message {
+            FromInit::Output { stream, bytes, .. } => {
+                // What comes after the end was decided is drained, not kept.
+                if self.facts.stop == Some(Stop::Output) {
+                    return;
+                }
+                self.observer.wrote(stream, &bytes);
+                match stream {
+                    Stream::Stdout => self.stdout.push(&bytes),
+                    Stream::Stderr => self.stderr.push(&bytes),
+                }
+            }
+            FromInit::Worker { kind, payload, .. } => {
+                self.output_bytes = self.output_bytes.saturating_add(payload.len());
+                let Ok(json) = serde_json::from_slice::<Json>(&payload) else { return };
+                match kind {
+                    worker::DISPLAY => self.display(&json),
+                    worker::RESULT => self.result(&json),
+                    worker::ERROR => self.facts.raised = serde_json::from_value::<Raised>(json).ok().or(Some(Raised::default())),
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn too_much(&self, limits: &Limits) -> bool {
+        let written = self.stdout.total().saturating_add(self.stderr.total());
+        written > limits.output_bytes || self.output_bytes > DISPLAY_BYTES || self.outputs.len() > MAX_DISPLAYS
+    }
+
+    fn display(&mut self, payload: &Json) {
+        let Some(data) = payload.get("data").and_then(Json::as_object) else { return };
+        self.show(data);
+    }
+
+    fn result(&mut self, payload: &Json) {
+        let text = payload.get("text").and_then(Json::as_str).unwrap_or_default().to_owned();
+        let json = payload.get("json").cloned().unwrap_or(Json::Null);
+        if let Some(data) = payload.get("data").and_then(Json::as_object) {
+            self.show(data);
+        }
+        let value = Value { text, json };
+        self.observer.result(&value);
+        self.value = Some(value);
+    }
+
+    /// Keeps the forms of one display. The text form of a picture only names its class, and is left out.
+    fn show(&mut self, data: &Map<String, Json>) {
+        let picture = data.keys().any(|media_type| is_picture(media_type));
+        for (media_type, content) in data.iter().filter(|(media_type, _)| !picture || *media_type != "text/plain") {
+            let text = content.as_str().map_or_else(|| content.to_string(), str::to_owned);
+            let output = Output { name: self.name_of(media_type), media_type: media_type.clone(), data: if is_binary(media_type) { compact(&text) } else { text } };
+            self.observer.showed(&output);
+            self.outputs.push(output);
+        }
+    }
+
+    /// `figure-1.png`, `output-2.html`
+    fn name_of(&self, media_type: &str) -> String {
+        let extension = match media_type {
+            "image/svg+xml" => "svg",
+            "image/jpeg" => "jpg",
+            "text/plain" => "txt",
+            "text/markdown" => "md",
+            "text/latex" => "tex",
+            "application/vnd.plotly.v1+json" => "plotly.json",
+            other => mime_guess::get_mime_extensions_str(other).and_then(|list| list.first()).copied().unwrap_or("bin"),
+        };
+        let kind = if media_type.starts_with("image/") { "figure" } else { "output" };
+        format!("{kind}-{}.{extension}", self.outputs.len().saturating_add(1))
+    }
+}
+
+/// Base64 without the line breaks that some encoders put in.
+fn compact(text: &str) -> String {
+    text.split_ascii_whitespace().collect()
+}
+
+/// Collects new and changed files, and copies them and what was shown into the output folder where there is one.
+fn artifacts(sandbox: &dyn Sandbox, before: &Before, outputs: &[Output], out: Option<&Path>) -> Result<Vec<Artifact>, Error> {
+    // The sandbox may be gone, its files with it.
+    let listing = sandbox.workspace().list().unwrap_or_default();
+    let (news, _) = before.news(&listing);
+    let mut target = out.map(Out::new);
+    let mut artifacts = Vec::new();
+    for entry in news {
+        let Some(file) = artifact::open(sandbox.workspace(), entry) else { continue };
+        let staging = target.as_mut().map(Out::staging).transpose()?;
+        let place = out.map_or_else(|| entry.path.clone(), |out| out.join(&entry.path));
+        let mut artifact = artifact::collect(file, entry, staging).map_err(|error| out::failed(&place, &error))?;
+        if let Some(target) = &mut target {
+            target.add(&entry.path);
+            artifact.url = Some(place.display().to_string());
+        }
+        artifacts.push(artifact);
+    }
+    if let (Some(mut target), Some(folder)) = (target, out) {
+        for output in outputs.iter().filter(|output| output.is_picture()) {
+            save(&mut target, output, folder)?;
+        }
+        target.finish()?;
+    }
+    Ok(artifacts)
+}
+
+/// Puts a picture into the output folder.
+fn save(target: &mut Out, output: &Output, folder: &Path) -> Result<(), Error> {
+    use base64::Engine as _;
+    let bytes = if output.is_binary() {
+        // Not what it says it is: the code's own doing.
+        let Ok(bytes) = base64::engine::general_purpose::STANDARD.decode(&output.data) else { return Ok(()) };
+        bytes
+    } else {
+        output.data.clone().into_bytes()
+    };
+    let name = target.free_name(&output.name);
+    let place = target.staging()?.join(&name);
+    std::fs::write(&place, bytes).map_err(|error| out::failed(&folder.join(&name), &error))?;
+    target.add(Path::new(&name));
+    Ok(())
+}
+
+fn conclude(backend: &dyn Backend, request: &RunRequest, collected: Collected<'_>, end: Option<End>) -> Result<Execution, Error> {
+    let conclusion = outcome::conclude(end, &collected.facts);
+    let ((stdout, stdout_truncated), (stderr, stderr_truncated)) = (collected.stdout.text(), collected.stderr.text());
+    let printed = if stdout.trim().is_empty() || stdout_truncated { None } else { Some(serde_json::from_str::<Json>(&stdout).ok()) };
+    let output = printed.unwrap_or_else(|| collected.value.as_ref().map(|value| value.json.clone()).filter(|json| !json.is_null()));
+    Ok(Execution {
+        id: new_id("exe")?,
+        session_id: new_id("ses")?,
+        outcome: conclusion.outcome,
+        stdout,
+        stderr,
+        stdout_truncated,
+        stderr_truncated,
+        result: collected.value,
+        error: conclusion.error,
+        outputs: collected.outputs,
+        artifacts: Vec::new(),
+        output_schema: output.as_ref().map(schema::infer),
+        output,
+        state_lost: conclusion.state_lost,
+        exit_code: conclusion.exit_code,
+        limits_hit: conclusion.limits_hit,
+        isolation: backend.name(),
+        execution_time_ms: 0,
+        started_at: String::new(),
+        limits: request.limits,
+    })
+}
+
+/// 128 random bits behind a prefix.
+fn new_id(prefix: &str) -> Result<String, Error> {
+    let mut bytes = [0_u8; 16];
+    getrandom::fill(&mut bytes).map_err(|_| Error::new(ErrorKind::Internal, "the system gives no random numbers"))?;
+    Ok(bytes.iter().fold(format!("{prefix}_"), |id, byte| format!("{id}{byte:02x}")))
+}
