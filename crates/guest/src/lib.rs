@@ -16,3 +16,8 @@ pub mod watchdog;
 
 mod channel;
 mod sys;
+
+/// Leaves at once, after a bug of ours: the host sees the channel close.
+pub fn leave() -> ! {
+    sys::exit_now(4)
+}

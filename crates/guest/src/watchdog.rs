@@ -2,6 +2,9 @@
 
 use rustix::process::Pid;
 
+/// A clock tick as `/proc` counts: `USER_HZ` is 100 on every architecture we run on.
+const TICK_MICROSECONDS: u64 = 10_000;
+
 /// A process as `/proc/<pid>/stat` shows it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Process {
@@ -44,8 +47,7 @@ pub fn parse_stat(text: &[u8]) -> Option<Process> {
 /// CPU microseconds used so far by everything below init, alive or collected.
 pub(crate) fn cpu_microseconds() -> u64 {
     let ticks: u64 = processes().iter().map(|process| process.cpu_ticks).fold(0, u64::saturating_add);
-    let per_second = rustix::param::clock_ticks_per_second().max(1);
-    crate::sys::children_cpu_microseconds().saturating_add(ticks.saturating_mul(1_000_000) / per_second)
+    crate::sys::children_cpu_microseconds().saturating_add(ticks.saturating_mul(TICK_MICROSECONDS))
 }
 
 /// Bytes of private and shared memory of all processes, without file pages.

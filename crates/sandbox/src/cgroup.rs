@@ -276,8 +276,7 @@ fn set_limits(controller: Controller, folder: &Path, limits: &Limits) -> io::Res
         }
         Controller::Memory => {
             fs::write(folder.join("memory.limit_in_bytes"), &memory)?;
-            optional("memory.memsw.limit_in_bytes", &memory)?;
-            optional("memory.swappiness", "0")
+            optional("memory.memsw.limit_in_bytes", &memory)
         }
         Controller::Pids => fs::write(folder.join("pids.max"), processes),
         Controller::Cpu => {

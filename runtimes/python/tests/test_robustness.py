@@ -1,0 +1,184 @@
+"""Interrupts, the seccomp filter, and code that breaks what is around it."""
+
+import base64
+import os
+import platform
+import struct
+import time
+import unittest
+
+from tests.fake_init import Died, Session
+
+ALLOW, REFUSE = 0x7FFF0000, 0x00050001  # the latter: EPERM
+SOCKET_CALL = {"x86_64": 41, "aarch64": 198}.get(platform.machine())
+
+
+def instruction(code, yes, no, value):
+    return struct.pack("HBBI", code, yes, no, value)
+
+
+def filter_refusing(number):
+    """A filter that allows everything but one system call."""
+    load, equal, give = 0x20, 0x15, 0x06
+    program = [
+        instruction(load, 0, 0, 0),
+        instruction(equal, 0, 1, number),
+        instruction(give, 0, 0, REFUSE),
+        instruction(give, 0, 0, ALLOW),
+    ]
+    return base64.b64encode(b"".join(program)).decode()
+
+
+class Interrupts(unittest.TestCase):
+    def test_state_is_kept(self):
+        for arguments in ((), ("--always-ipython",)):
+            with self.subTest(arguments), Session(*arguments) as session:
+                code = "import time\nkept = 1\nprint('go')\ntime.sleep(60)"
+                error = session.run(code, interrupt_at="go").error
+                self.assertEqual(error["name"], "KeyboardInterrupt")
+                self.assertIn('File "<execution 1>", line', error["traceback"])
+                self.assertEqual(session.run("kept").result["json"], 1)
+
+    def test_await_is_cancelled(self):
+        code = "import asyncio\nprint('go')\nawait asyncio.sleep(60)"
+        with Session() as session:
+            self.assertEqual(session.run(code, interrupt_at="go").error["name"], "KeyboardInterrupt")
+            self.assertEqual(session.run("await asyncio.sleep(0, 5)").result["json"], 5)
+
+    def test_ignored_between_executions(self):
+        with Session() as session:
+            for _ in range(20):
+                session.interrupt()
+                self.assertEqual(session.run("1").result["json"], 1)
+                session.interrupt()
+
+    def test_at_any_moment(self):
+        """Signals while displays are sent: each execution ends, and every frame is whole."""
+        with Session() as session:
+            session.run("display(0)")
+            for attempt in range(40):
+                outcome = session.run("for i in range(10**9): display('x' * 1000)", observe=self.interrupter(session, attempt))
+                self.assertEqual(outcome.error["name"], "KeyboardInterrupt")
+
+    @staticmethod
+    def interrupter(session, attempt):
+        """An observer that interrupts once, a little later at each attempt."""
+        sent = []
+
+        def observe(kind, _payload):
+            if kind == "display" and not sent:
+                sent.append(True)
+                time.sleep(0.0005 * attempt)
+                session.interrupt()
+
+        return observe
+
+    def test_caught_interrupts_can_be_repeated(self):
+        code = "import time\ntry:\n    print('go')\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('caught')"
+        with Session() as session:
+            outcome = session.run(code, interrupt_at="go")
+            self.assertEqual((outcome.stdout, outcome.error), ("go\ncaught\n", None))
+
+    def test_users_alarm(self):
+        code = "import signal, time\nsignal.signal(signal.SIGALRM, lambda *a: print('rang'))\n"
+        with Session() as session:
+            self.assertEqual(session.run(code + "signal.setitimer(signal.ITIMER_REAL, 0.05); time.sleep(0.2)").stdout, "rang\n")
+
+
+class Filter(unittest.TestCase):
+    @unittest.skipUnless(SOCKET_CALL, "unknown machine")
+    def test_filter_is_on(self):
+        code = "import socket\nsocket.socket()"
+        with Session() as session:
+            self.assertIsNone(session.run(code + ".close()").error)
+        with Session(seccomp=filter_refusing(SOCKET_CALL)) as session:
+            self.assertEqual(session.run(code).error["errno"], 1)
+
+    def test_no_filter_no_worker(self):
+        for broken in ("AAAA", base64.b64encode(b"\xff" * 16).decode(), "!"):
+            with self.subTest(broken), self.assertRaises(Died):
+                Session(seccomp=broken)
+
+
+class HostileCode(unittest.TestCase):
+    def test_survives(self):
+        cases = [
+            "import sys, io; sys.stdout = io.StringIO()",
+            "import sys; sys.stdout = None; sys.stderr = None",
+            "import sys; sys.stdout.close()",
+            "import os; os.close(1); os.close(2); os.close(0)",
+            "import builtins; builtins.len = builtins.isinstance = None; builtins.open = None",
+            "import os, posix; os.dup2 = os.close = None",
+            "import sys; [sys.modules.pop(m) for m in ('os', 'io', 'codecs', '__main__')]",
+            "import sys; sys.setrecursionlimit(40)",
+            "import sys; sys.path.clear(); sys.meta_path.clear()",
+            "class Loud:\n    def __del__(self): raise ValueError\nx = Loud(); del x",
+            "import atexit; atexit.register(lambda: 1 / 0)",
+            "import threading, time; threading.Thread(target=lambda: [print(i) or time.sleep(0.01) for i in range(30)]).start()",
+            "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)",
+            "del __builtins__",
+            "globals().clear()",
+            "import gc; gc.disable()",
+            "import sys; sys.settrace(lambda *a: None)",
+        ]
+        for code in cases:
+            with self.subTest(code), Session() as session:
+                session.run(code)
+                outcome = session.run("print('still here')\n[1, 'x']")
+                self.assertIn("still here\n", outcome.stdout)  # a thread may print, too
+                self.assertEqual(outcome.result["json"], [1, "x"])
+                self.assertIsNotNone(session.run("1 / 0").error)
+
+    def test_all_descriptors_used_up(self):
+        with Session() as session:
+            error = session.run("import os\nkept = []\nwhile True: kept.append(os.open('/dev/null', 0))").error
+            self.assertEqual((error["name"], error["errno"]), ("OSError", 24))
+            self.assertIn("in <module>", error["traceback"])
+            self.assertEqual(session.run("print('still here')").stdout, "still here\n")
+            session.run("for descriptor in kept: os.close(descriptor)")
+            self.assertEqual(session.run("[1]").result["json"], [1])
+
+    def test_interrupt_after_own_handler(self):
+        with Session() as session:
+            session.run("import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN)")
+            outcome = session.run("print('go')\ntime.sleep(60)", interrupt_at="go")
+            self.assertEqual(outcome.error["name"], "KeyboardInterrupt")
+
+    def test_late_output_is_dropped(self):
+        code = "import threading, time\ndef late():\n    time.sleep(0.3); print('late')\nthreading.Thread(target=late).start()"
+        with Session() as session:
+            self.assertEqual(session.run(code).stdout, "")
+            time.sleep(0.6)
+            self.assertEqual(session.run("print('now')").stdout, "now\n")
+
+    def test_dies_cleanly(self):
+        for code in ("import os; os.close(3)", "import os; os._exit(3)"):
+            with self.subTest(code), Session() as session, self.assertRaises(Died):
+                session.run(code)
+                session.run("1")
+
+    def test_channel_is_not_inherited(self):
+        with Session() as session:
+            code = "import os, fcntl\nfcntl.fcntl(3, fcntl.F_GETFD) & fcntl.FD_CLOEXEC"
+            self.assertEqual(session.run(code).result["json"], 1)
+
+    def test_user_files_shadow_nothing(self):
+        with Session() as session:
+            for name in ("json", "random", "token", "traceback", "re", "ast", "values", "errors", "hooks", "traitlets"):
+                session.write(name + ".py", "raise RuntimeError('shadowed')" if name != "token" else "MINE = 1")
+            session.write("mine.py", "VALUE = 5\ndef fail(): 1 / 0")
+            self.assertEqual(session.run("import token; token.MINE").result["json"], 1)
+            error = session.run("import mine\nmine.fail()").error
+            self.assertIn("mine.py", error["traceback"])
+            self.assertEqual(session.run("%who_ls").result["json"], ["mine", "token"])
+            self.assertEqual(session.run("import sys; sys.path[0]").result["json"], session.path)
+            self.assertEqual([n for n in os.listdir(session.path) if n.startswith("__")], [])
+
+    def test_pickle_of_own_classes(self):
+        code = "import pickle\nclass Point: pass\ntype(pickle.loads(pickle.dumps(Point()))) is Point"
+        with Session() as session:
+            self.assertEqual(session.run(code).result["json"], True)
+
+
+if __name__ == "__main__":
+    unittest.main()
