@@ -230,6 +230,8 @@ class SandboxShell(InteractiveShell):
 
     def showtraceback(self, exc_tuple=None, *_arguments, **_options):
         error = exc_tuple[1] if exc_tuple else sys.exc_info()[1]
+        if worker.interrupts.phase == worker.interrupts.RUNNING and _hides_interrupt(error):
+            raise KeyboardInterrupt from None
         if error is not None and sys._getframe(1).f_code.co_name not in ("run_cell_async", "_run_cell"):
             print(worker.load("errors").format_error(error), end="", file=sys.stderr)
 
@@ -261,6 +263,16 @@ class SandboxShell(InteractiveShell):
     def _refuse_background(self, cmd):
         if cmd.rstrip().endswith("&"):
             raise OSError("Background processes not supported.")
+
+
+def _hides_interrupt(error):
+    """Whether an exception took the place of a KeyboardInterrupt. IPython's pretty printer does that when the signal comes
+    while it enters a group: its clean-up fails, and the formatter would print that error and let the code go on."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__context__
+    return False
 
 
 def run_shell(command, capture=False):

@@ -5,7 +5,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use sandbox::{BACKENDS, Backend, Controls, TemplateId};
 
-use crate::environment::{Environment, EnvironmentError, Host, Options, Progress, Store};
+use crate::environment::{Environment, EnvironmentError, Host, Lease, Options, Progress, Store};
 use crate::error::{Error, ErrorKind};
 use crate::execution::Execution;
 use crate::run::{self, Control, Observer, RunRequest};
@@ -82,7 +82,7 @@ impl Engine {
     pub fn dispatch(&self, command: Command<'_>) -> Result<Reply, Error> {
         match command {
             Command::Run { request, observer, control, progress } => {
-                let template = self.template(&request.environment, progress)?;
+                let (template, _in_use) = self.template(&request.environment, progress)?;
                 let execution = run::run(self.backend()?, template, &request, observer, control)?;
                 Ok(Reply::Execution(Box::new(execution)))
             }
@@ -108,9 +108,12 @@ impl Engine {
         self.backend.get().map(AsRef::as_ref).ok_or_else(|| Error::new(ErrorKind::Internal, "there is no backend"))
     }
 
-    fn template(&self, environment: &str, progress: &mut dyn FnMut(Progress<'_>)) -> Result<TemplateId, Error> {
-        let environment = self.ensure(environment, &Options::default(), progress)?;
-        self.prepare(&environment)
+    /// A template of an environment, which cannot be removed while the lease is held.
+    fn template(&self, name: &str, progress: &mut dyn FnMut(Progress<'_>)) -> Result<(TemplateId, Lease), Error> {
+        let environment = self.ensure(name, &Options::default(), progress)?;
+        let lease = environment.hold();
+        let lease = lease.map_err(|_| Error::new(ErrorKind::Unavailable, format!("environment `{name}` was removed just now")).hint("run it again"))?;
+        Ok((self.prepare(&environment)?, lease))
     }
 
     fn prepare(&self, environment: &Environment) -> Result<TemplateId, Error> {

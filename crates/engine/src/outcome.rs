@@ -76,7 +76,7 @@ pub(crate) fn conclude(end: Option<End>, facts: &Facts) -> Conclusion {
     hit(facts.process_refusals || outcome == Outcome::ProcessLimit, "processes");
     hit(facts.disk_full || outcome == Outcome::DiskLimit, "workspaceBytes");
     hit(facts.stop == Some(Stop::Output), "outputBytes");
-    Conclusion { outcome, error: error(end, facts, exit_code), state_lost, exit_code, limits_hit }
+    Conclusion { outcome, error: error(end, facts, outcome, exit_code), state_lost, exit_code, limits_hit }
 }
 
 fn outcome(end: Option<End>, facts: &Facts) -> Outcome {
@@ -117,24 +117,38 @@ fn raised_outcome(raised: &Raised, facts: &Facts) -> Outcome {
     }
 }
 
-fn error(end: Option<End>, facts: &Facts, exit_code: Option<i32>) -> Option<ExecutionError> {
+fn error(end: Option<End>, facts: &Facts, outcome: Outcome, exit_code: Option<i32>) -> Option<ExecutionError> {
     if let Some(raised) = &facts.raised {
         return Some(ExecutionError { name: raised.name.clone(), message: raised.message.clone(), traceback: raised.traceback.clone() });
     }
     let (name, message) = match end {
         Some(End::Completed) => return None,
+        // What brought the interpreter down says more than how it went.
+        Some(End::WorkerExited(_) | End::WorkerBroken) | None if limit_message(outcome).is_some() => limit_message(outcome)?,
         Some(End::ShellExited(Exit::Signal(signal))) => ("ExitStatus", format!("the command was ended by signal {signal}")),
         Some(End::ShellExited(_)) if exit_code == Some(0) => return None,
         Some(End::ShellExited(_)) => ("ExitStatus", format!("the command ended with exit code {}", exit_code.unwrap_or_default())),
         Some(End::WorkerExited(Exit::Code(code))) => ("InterpreterExited", format!("the interpreter ended with exit code {code}")),
         Some(End::WorkerExited(Exit::Signal(signal))) => ("InterpreterExited", format!("the interpreter was ended by signal {signal}")),
-        Some(End::MemoryLimit { .. }) => ("MemoryLimit", "the memory limit was reached".to_owned()),
+        Some(End::MemoryLimit { .. }) => limit_message(Outcome::MemoryLimit)?,
         Some(End::CpuLimit { .. }) => ("TimeLimit", "the limit on CPU time was reached".to_owned()),
         Some(End::WorkerBroken) => ("InterpreterExited", "the interpreter's channel was closed or broken".to_owned()),
         Some(End::WorkerFailed) => ("InterpreterExited", "the interpreter could not be started".to_owned()),
         None => ("SandboxEnded", "the sandbox ended".to_owned()),
     };
     Some(ExecutionError { name: name.to_owned(), message, traceback: String::new() })
+}
+
+/// The error of code that a limit or its caller stopped by force.
+fn limit_message(outcome: Outcome) -> Option<(&'static str, String)> {
+    let (name, message) = match outcome {
+        Outcome::TimedOut => ("TimeLimit", "the time limit was reached, and the code did not end when it was interrupted"),
+        Outcome::MemoryLimit => ("MemoryLimit", "the memory limit was reached"),
+        Outcome::OutputLimit => ("OutputLimit", "the output limit was reached"),
+        Outcome::Interrupted => ("Interrupted", "the caller stopped the code by force"),
+        _ => return None,
+    };
+    Some((name, message.to_owned()))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! One execution in a fresh sandbox: files in, code, outputs as they come, artifacts out, everything destroyed after.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -7,13 +8,15 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use sandbox::{Backend, End, Execute, FromInit, Limits, Remote, Sandbox, SpawnOptions, Stream, TemplateId, ToInit, Work, worker};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value as Json, json};
 
 use crate::artifact::{self, Before};
 use crate::error::{Error, ErrorKind};
 use crate::execution::{Artifact, Execution, Language, Output, Value, is_binary, is_picture};
 use crate::out::{self, Out};
-use crate::outcome::{self, Facts, Raised, Stop};
+use crate::outcome::{self, Facts, Stop};
 use crate::output::{KEEP_BYTES, Kept};
 use crate::schema;
 
@@ -23,6 +26,10 @@ pub const MAX_CODE_BYTES: usize = 1024 * 1024;
 const GRACE: Duration = Duration::from_secs(2);
 /// After a kill, init has this long to report before the sandbox is ended with everything in it.
 const KILL_PATIENCE: Duration = Duration::from_secs(3);
+/// How long to listen before looking up whether the caller wants an end.
+const LISTEN: Duration = Duration::from_millis(200);
+/// A result or error may be this long, in bytes; the driver keeps well below. Parsed JSON takes a multiple of it.
+const MAX_VALUE_BYTES: usize = 2 * 1024 * 1024;
 /// Pictures and other displays of one execution together, in bytes; more ends it like too much text.
 const DISPLAY_BYTES: usize = 64 * 1024 * 1024;
 /// Displays of one execution.
@@ -114,8 +121,8 @@ impl Control {
         state.remote.is_some()
     }
 
-    fn asked(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).asked > 0
+    fn asked(&self) -> u32 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).asked
     }
 
     fn attach(&self, remote: Option<Remote>) {
@@ -164,7 +171,7 @@ pub(crate) fn run(backend: &dyn Backend, template: TemplateId, request: &RunRequ
     let end = execute(sandbox.as_mut(), request, &mut collected, control)?;
     let elapsed = clock.elapsed();
     if let Some(End::WorkerFailed) = end
-        && !control.asked()
+        && control.asked() == 0
     {
         let hint = "build it again: `belljar env remove` and `belljar env build`, or raise the memory limit";
         return Err(Error::new(ErrorKind::Unavailable, format!("the interpreter of environment `{}` does not start", request.environment)).hint(hint));
@@ -176,7 +183,7 @@ pub(crate) fn run(backend: &dyn Backend, template: TemplateId, request: &RunRequ
     collected.facts.disk_full = sandbox.workspace().space().is_ok_and(|space| space.free_bytes < 4096 || space.free_inodes == 0);
     // Nothing changes any more while files are copied out.
     let _ = sandbox.freeze(true);
-    let artifacts = artifacts(sandbox.as_ref(), &before, &collected.outputs, request.out.as_deref());
+    let artifacts = artifacts(sandbox.as_ref(), &before, &mut collected.outputs, request.out.as_deref(), request.limits.workspace_bytes);
     let _ = sandbox.freeze(false);
     sandbox.kill();
     let _ = sandbox.wait(KILL_PATIENCE);
@@ -233,16 +240,23 @@ fn execute(sandbox: &mut dyn Sandbox, request: &RunRequest, collected: &mut Coll
     };
     control.attach(Some(remote.clone()));
     remote.send(&ToInit::Execute(Execute { execution: 1, work }))?;
-    if control.asked() {
+    if control.asked() > 0 {
         let _ = remote.send(&ToInit::Interrupt);
     }
     let mut deadline = Instant::now() + Duration::from_secs(request.limits.wall_seconds);
     let mut phase = Phase::Running;
     let end = loop {
-        match sandbox.receive(Some(deadline)) {
-            Ok(Some(FromInit::Done { end, .. })) => break Some(end),
-            Ok(Some(message)) => collected.take(message),
-            Ok(None) => match phase {
+        let now = Instant::now();
+        if phase != Phase::Killed && control.asked() > 1 {
+            (phase, deadline) = (Phase::Killed, now + KILL_PATIENCE);
+        }
+        // Looked at every time: whoever never stops talking must not outlive its deadline.
+        let received = if now >= deadline { Ok(Received::Late) } else { sandbox.receive(Some(deadline.min(now + LISTEN))).map(Received::Message) };
+        match received {
+            Ok(Received::Message(Some(FromInit::Done { end, .. }))) => break Some(end),
+            Ok(Received::Message(Some(message))) => collected.take(message),
+            Ok(Received::Message(None)) => {}
+            Ok(Received::Late) => match phase {
                 Phase::Running => {
                     collected.facts.stop = collected.facts.stop.or(Some(Stop::Time));
                     let _ = remote.send(&ToInit::Interrupt);
@@ -267,10 +281,16 @@ fn execute(sandbox: &mut dyn Sandbox, request: &RunRequest, collected: &mut Coll
         }
     };
     control.attach(None);
-    if control.asked() && collected.facts.stop.is_none() {
+    if control.asked() > 0 && collected.facts.stop.is_none() {
         collected.facts.stop = Some(Stop::Caller);
     }
     Ok(end)
+}
+
+/// What listening once came to.
+enum Received {
+    Message(Option<FromInit>),
+    Late,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -306,11 +326,10 @@ impl Collected<'_> {
             }
             FromInit::Worker { kind, payload, .. } => {
                 self.output_bytes = self.output_bytes.saturating_add(payload.len());
-                let Ok(json) = serde_json::from_slice::<Json>(&payload) else { return };
                 match kind {
-                    worker::DISPLAY => self.display(&json),
-                    worker::RESULT => self.result(&json),
-                    worker::ERROR => self.facts.raised = serde_json::from_value::<Raised>(json).ok().or(Some(Raised::default())),
+                    worker::DISPLAY => self.display(&payload),
+                    worker::RESULT => self.result(&payload),
+                    worker::ERROR => self.facts.raised = Some(serde_json::from_slice(bounded(&payload)).unwrap_or_default()),
                     _ => {}
                 }
             }
@@ -323,27 +342,27 @@ impl Collected<'_> {
         written > limits.output_bytes || self.output_bytes > DISPLAY_BYTES || self.outputs.len() > MAX_DISPLAYS
     }
 
-    fn display(&mut self, payload: &Json) {
-        let Some(data) = payload.get("data").and_then(Json::as_object) else { return };
-        self.show(data);
+    fn display(&mut self, payload: &[u8]) {
+        if let Ok(shown) = serde_json::from_slice::<Shown>(payload) {
+            self.show(&shown.data);
+        }
     }
 
-    fn result(&mut self, payload: &Json) {
-        let text = payload.get("text").and_then(Json::as_str).unwrap_or_default().to_owned();
-        let json = payload.get("json").cloned().unwrap_or(Json::Null);
-        if let Some(data) = payload.get("data").and_then(Json::as_object) {
-            self.show(data);
-        }
-        let value = Value { text, json };
+    fn result(&mut self, payload: &[u8]) {
+        let Ok(shown) = serde_json::from_slice::<Shown>(payload) else { return };
+        self.show(&shown.data);
+        let text = shown.text.unwrap_or_default();
+        let json = shown.json.and_then(|json| serde_json::from_str(std::str::from_utf8(bounded(json.get().as_bytes())).ok()?).ok());
+        let value = Value { text, json: json.unwrap_or(Json::Null) };
         self.observer.result(&value);
         self.value = Some(value);
     }
 
     /// Keeps the forms of one display. The text form of a picture only names its class, and is left out.
-    fn show(&mut self, data: &Map<String, Json>) {
+    fn show(&mut self, data: &BTreeMap<String, Box<RawValue>>) {
         let picture = data.keys().any(|media_type| is_picture(media_type));
         for (media_type, content) in data.iter().filter(|(media_type, _)| !picture || *media_type != "text/plain") {
-            let text = content.as_str().map_or_else(|| content.to_string(), str::to_owned);
+            let text = serde_json::from_str::<String>(content.get()).unwrap_or_else(|_| content.get().to_owned());
             let output = Output { name: self.name_of(media_type), media_type: media_type.clone(), data: if is_binary(media_type) { compact(&text) } else { text } };
             self.observer.showed(&output);
             self.outputs.push(output);
@@ -355,6 +374,7 @@ impl Collected<'_> {
         let extension = match media_type {
             "image/svg+xml" => "svg",
             "image/jpeg" => "jpg",
+            "text/html" => "html",
             "text/plain" => "txt",
             "text/markdown" => "md",
             "text/latex" => "tex",
@@ -366,31 +386,50 @@ impl Collected<'_> {
     }
 }
 
+/// A `display` or `result` frame. Contents stay as they were written: parsed, hostile JSON would take many times its size.
+#[derive(Deserialize)]
+struct Shown {
+    #[serde(default)]
+    data: BTreeMap<String, Box<RawValue>>,
+    text: Option<String>,
+    json: Option<Box<RawValue>>,
+}
+
+/// Nothing, where it is longer than a value may be.
+fn bounded(bytes: &[u8]) -> &[u8] {
+    if bytes.len() > MAX_VALUE_BYTES { &[] } else { bytes }
+}
+
 /// Base64 without the line breaks that some encoders put in.
 fn compact(text: &str) -> String {
     text.split_ascii_whitespace().collect()
 }
 
-/// Collects new and changed files, and copies them and what was shown into the output folder where there is one.
-fn artifacts(sandbox: &dyn Sandbox, before: &Before, outputs: &[Output], out: Option<&Path>) -> Result<Vec<Artifact>, Error> {
+/// Collects new and changed files, and copies them and what was shown into the output folder where there is one; files of more than
+/// `room` bytes together are listed, but not copied.
+fn artifacts(sandbox: &dyn Sandbox, before: &Before, outputs: &mut [Output], out: Option<&Path>, room: u64) -> Result<Vec<Artifact>, Error> {
     // The sandbox may be gone, its files with it.
     let listing = sandbox.workspace().list().unwrap_or_default();
     let (news, _) = before.news(&listing);
     let mut target = out.map(Out::new);
     let mut artifacts = Vec::new();
+    // Sparse files and hard links can claim far more than the workspace holds.
+    let mut budget = room;
     for entry in news {
         let Some(file) = artifact::open(sandbox.workspace(), entry) else { continue };
-        let staging = target.as_mut().map(Out::staging).transpose()?;
+        let fits = entry.size <= budget;
+        budget = budget.saturating_sub(if fits { entry.size } else { 0 });
+        let staging = target.as_mut().filter(|_| fits).map(Out::staging).transpose()?;
         let place = out.map_or_else(|| entry.path.clone(), |out| out.join(&entry.path));
         let mut artifact = artifact::collect(file, entry, staging).map_err(|error| out::failed(&place, &error))?;
-        if let Some(target) = &mut target {
+        if let (Some(target), true) = (&mut target, fits) {
             target.add(&entry.path);
             artifact.url = Some(place.display().to_string());
         }
         artifacts.push(artifact);
     }
     if let (Some(mut target), Some(folder)) = (target, out) {
-        for output in outputs.iter().filter(|output| output.is_picture()) {
+        for output in outputs.iter_mut().filter(|output| output.is_picture()) {
             save(&mut target, output, folder)?;
         }
         target.finish()?;
@@ -398,8 +437,8 @@ fn artifacts(sandbox: &dyn Sandbox, before: &Before, outputs: &[Output], out: Op
     Ok(artifacts)
 }
 
-/// Puts a picture into the output folder.
-fn save(target: &mut Out, output: &Output, folder: &Path) -> Result<(), Error> {
+/// Puts a picture into the output folder, under its name or one near it that is free.
+fn save(target: &mut Out, output: &mut Output, folder: &Path) -> Result<(), Error> {
     use base64::Engine as _;
     let bytes = if output.is_binary() {
         // Not what it says it is: the code's own doing.
@@ -412,6 +451,7 @@ fn save(target: &mut Out, output: &Output, folder: &Path) -> Result<(), Error> {
     let place = target.staging()?.join(&name);
     std::fs::write(&place, bytes).map_err(|error| out::failed(&folder.join(&name), &error))?;
     target.add(Path::new(&name));
+    output.name = name;
     Ok(())
 }
 

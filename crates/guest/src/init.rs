@@ -115,7 +115,8 @@ fn mount_tmpfs(tmpfs: &Tmpfs) -> Result<(), Failure> {
 /// Limits that every process inside inherits.
 fn set_limits(limits: &ProcessLimits) -> Result<(), Failure> {
     let fixed = [
-        (Resource::Core, 0),
+        // Not 0: a host whose core pattern is a pipe would still start its helper for us. With 1 the kernel refuses either way.
+        (Resource::Core, 1),
         (Resource::Memlock, 0),
         (Resource::Msgqueue, 0),
         (Resource::Nice, 0),

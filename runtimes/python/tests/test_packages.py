@@ -131,6 +131,7 @@ import matplotlib.pyplot as plt
 figure = plt.figure(); figure.text(0.1, 0.5, 'hello text'); figure.savefig('text.pdf'); plt.close()
 Image.new('RGB', (50, 50)).save('scan.pdf')
 writer = PdfWriter(clone_from='text.pdf'); writer.encrypt('secret'); writer.write('locked.pdf')
+writer = PdfWriter(); writer.append('scan.pdf'); writer.append('text.pdf'); writer.write('mixed.pdf')
 writer = PdfWriter(); writer.add_blank_page(100, 100); writer.write('blank.pdf')
 """
         error = cls.session.run(code).error
@@ -176,6 +177,7 @@ writer = PdfWriter(); writer.add_blank_page(100, 100); writer.write('blank.pdf')
             with self.subTest(code):
                 self.assertEqual(self.run_code(code.format("scan.pdf")).stderr, warning)
                 self.assertEqual(self.run_code(code.format("text.pdf")).stderr, "")
+                self.assertEqual(self.run_code(code.format("mixed.pdf")).stderr, "")
                 self.assertEqual(self.run_code(code.format("blank.pdf")).stderr, "")
 
 

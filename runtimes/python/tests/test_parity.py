@@ -72,6 +72,9 @@ CORPUS = [
     "10 ** 5000",
 ]
 
+# Around the width at which the pretty printer breaks lines.
+CORPUS += ["['%s', '%s']" % ("x" * 36, "y" * length) for length in range(33, 39)]
+
 
 def normal(events):
     """Events without what differs between any two processes."""

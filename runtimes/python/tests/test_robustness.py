@@ -73,6 +73,22 @@ class Interrupts(unittest.TestCase):
 
         return observe
 
+    def test_inside_the_formatter(self):
+        """An interrupt that a failing clean-up replaced, as IPython's pretty printer does, still ends the code."""
+        code = """
+class Shown:
+    def __repr__(self):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            [].pop()
+display(Shown())
+print('went on')
+"""
+        with Session() as session:
+            outcome = session.run(code)
+            self.assertEqual((outcome.error["name"], outcome.stdout), ("KeyboardInterrupt", ""))
+
     def test_caught_interrupts_can_be_repeated(self):
         code = "import time\ntry:\n    print('go')\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('caught')"
         with Session() as session:
@@ -129,6 +145,12 @@ class HostileCode(unittest.TestCase):
                 self.assertEqual(outcome.result["json"], [1, "x"])
                 self.assertIsNotNone(session.run("1 / 0").error)
 
+    def test_own_handler_between_executions(self):
+        with Session() as session:
+            session.run("import signal; signal.signal(signal.SIGINT, signal.SIG_DFL)")
+            session.interrupt()
+            self.assertEqual(session.run("1").result["json"], 1)
+
     def test_all_descriptors_used_up(self):
         with Session() as session:
             error = session.run("import os\nkept = []\nwhile True: kept.append(os.open('/dev/null', 0))").error
@@ -145,11 +167,27 @@ class HostileCode(unittest.TestCase):
             self.assertEqual(outcome.error["name"], "KeyboardInterrupt")
 
     def test_late_output_is_dropped(self):
-        code = "import threading, time\ndef late():\n    time.sleep(0.3); print('late')\nthreading.Thread(target=late).start()"
+        code = """
+import os, threading, time
+def late():
+    while not os.path.exists('go'): time.sleep(0.01)
+    print('late'); print('late', file=sys.stderr)
+    open('done', 'w').close()
+import sys
+threading.Thread(target=late).start()
+"""
         with Session() as session:
-            self.assertEqual(session.run(code).stdout, "")
-            time.sleep(0.6)
-            self.assertEqual(session.run("print('now')").stdout, "now\n")
+            reads = session.start(code)
+            self.assertEqual(session.receive()[0], 20)
+            # Both pipes are closed on the worker's side once the execution is over, though the thread goes on.
+            self.assertEqual([os.read(read, 10) for read in reads], [b"", b""])
+            session.write("go", "")
+            while not os.path.exists(os.path.join(session.path, "done")):
+                time.sleep(0.01)
+            outcome = session.run("print('now')")
+            self.assertEqual((outcome.stdout, outcome.stderr), ("now\n", ""))
+            for read in reads:
+                os.close(read)
 
     def test_dies_cleanly(self):
         for code in ("import os; os.close(3)", "import os; os._exit(3)"):

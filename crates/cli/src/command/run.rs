@@ -21,7 +21,7 @@ pub(crate) fn run(arguments: &args::Run, configuration: &Configuration) -> anyho
     let request = request(arguments, configuration)?;
     let control = Arc::new(Control::default());
     listen_for_interrupts(&control)?;
-    let mut live = Live { stdout: Screen::stdout(arguments.raw), stderr: Screen::stderr(arguments.raw), quiet: arguments.json, control: Arc::clone(&control) };
+    let mut live = Live { stdout: Screen::stdout(arguments.raw), stderr: Screen::stderr(arguments.raw), quiet: arguments.json, closed: false, control: Arc::clone(&control) };
     let mut progress = super::progress::Shown::new();
     let command = Command::Run { request: Box::new(request), observer: &mut live, control: &control, progress: &mut |event| progress.show(event) };
     let reply = super::engine(configuration).dispatch(command)?;
@@ -30,15 +30,15 @@ pub(crate) fn run(arguments: &args::Run, configuration: &Configuration) -> anyho
         let mut text = serde_json::to_string(&execution)?;
         text.push('\n');
         std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
-    } else {
+    } else if !live.closed {
         let _ = live.stdout.finish().and_then(|()| live.stderr.finish());
-        tell(&execution, &mut live);
+        tell(&execution, &arguments.out, &mut live);
     }
     Ok(exit::of(execution.outcome))
 }
 
 /// The facts of the execution object that have not been printed yet.
-fn tell(execution: &Execution, live: &mut Live) {
+fn tell(execution: &Execution, out: &Path, live: &mut Live) {
     if let Some(error) = &execution.error {
         let text = if error.traceback.is_empty() { format!("{}: {}\n", error.name, error.message) } else { format!("{}\n", error.traceback.trim_end()) };
         let _ = live.stderr.write(text.as_bytes()).and_then(|()| live.stderr.finish());
@@ -49,11 +49,11 @@ fn tell(execution: &Execution, live: &mut Live) {
         terminal::note(&format!("belljar: {}{limits}{state}", execution.outcome));
     }
     for artifact in &execution.artifacts {
-        let place = artifact.url.as_deref().unwrap_or(&artifact.path);
-        terminal::note(&format!("saved {place} ({}, {} bytes)", artifact.media_type, artifact.size_bytes));
+        let (done, place) = artifact.url.as_deref().map_or(("not saved, too large:", artifact.path.as_str()), |place| ("saved", place));
+        terminal::note(&format!("{done} {place} ({}, {} bytes)", artifact.media_type, artifact.size_bytes));
     }
     for output in execution.outputs.iter().filter(|output| output.is_picture()) {
-        terminal::note(&format!("shown {} ({})", output.name, output.media_type));
+        terminal::note(&format!("saved {} ({})", out.join(&output.name).display(), output.media_type));
     }
 }
 
@@ -186,13 +186,15 @@ struct Live {
     stdout: Screen<std::io::Stdout>,
     stderr: Screen<std::io::Stderr>,
     quiet: bool,
+    /// Nobody reads any more.
+    closed: bool,
     control: Arc<Control>,
 }
 
 impl Live {
-    /// Nobody reads any more: the run is of no use to anyone.
-    fn check(&self, written: std::io::Result<()>) {
-        if written.is_err() {
+    /// Where nobody reads any more, the run is of no use to anyone.
+    fn check(&mut self, written: std::io::Result<()>) {
+        if written.is_err() && !std::mem::replace(&mut self.closed, true) {
             self.control.interrupt();
         }
     }
@@ -200,7 +202,7 @@ impl Live {
 
 impl Observer for Live {
     fn wrote(&mut self, stream: Stream, bytes: &[u8]) {
-        if self.quiet {
+        if self.quiet || self.closed {
             return;
         }
         let written = match stream {
@@ -211,14 +213,14 @@ impl Observer for Live {
     }
 
     fn showed(&mut self, output: &Output) {
-        if !self.quiet && output.media_type == "text/plain" {
+        if !self.quiet && !self.closed && output.media_type == "text/plain" {
             let written = self.stdout.write(format!("{}\n", output.data).as_bytes());
             self.check(written);
         }
     }
 
     fn result(&mut self, value: &Value) {
-        if !self.quiet {
+        if !self.quiet && !self.closed {
             let written = self.stdout.write(format!("{}\n", value.text).as_bytes());
             self.check(written);
         }

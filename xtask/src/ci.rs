@@ -1,0 +1,184 @@
+//! Every check, in the order in which they fail fastest.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail, ensure};
+use serde_json::Value as Json;
+
+use crate::data;
+
+/// User and group of the second pass: nobody has this number.
+const ORDINARY: &str = "61234";
+
+/// Prints a line of progress.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Runs everything.
+pub(crate) fn run() -> anyhow::Result<()> {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
+    cargo(&root, &["build", "--workspace"])?;
+    let target = target(&root)?;
+    let belljar = target.join("debug/belljar");
+    doctor(&root, &belljar)?;
+    cargo(&root, &["fmt", "--all", "--check"])?;
+    cargo(&root, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    let data = data::folder(&target)?;
+    step("environment");
+    check(Command::new(&belljar).args(["env", "build", "core", "--data"]).arg(&data))?;
+    step("tests as this user");
+    check(Command::new(cargo_program()).current_dir(&root).args(["test", "--workspace"]).env("BELLJAR_TEST_DATA", &data))?;
+    runtime_tests(&root, &data)?;
+    if rustix::process::geteuid().is_root() {
+        step("tests as an ordinary user");
+        ordinary(&root, &belljar, &data)?;
+    }
+    say("every check has passed");
+    Ok(())
+}
+
+fn step(name: &str) {
+    say(&format!("\n== {name}"));
+}
+
+fn cargo_program() -> String {
+    std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
+}
+
+fn cargo(root: &Path, arguments: &[&str]) -> anyhow::Result<()> {
+    step(&format!("cargo {}", arguments.join(" ")));
+    check(Command::new(cargo_program()).current_dir(root).args(arguments))
+}
+
+fn check(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot start {command:?}"))?;
+    ensure!(status.success(), "{command:?} ended with {status}");
+    Ok(())
+}
+
+fn json(command: &mut Command) -> anyhow::Result<Json> {
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().with_context(|| format!("cannot start {command:?}"))?;
+    serde_json::from_slice(&output.stdout).with_context(|| format!("{command:?} printed no JSON"))
+}
+
+fn target(root: &Path) -> anyhow::Result<PathBuf> {
+    let metadata = json(Command::new(cargo_program()).current_dir(root).args(["metadata", "--no-deps", "--format-version", "1"]))?;
+    metadata["target_directory"].as_str().map(PathBuf::from).context("cargo tells no target folder")
+}
+
+/// What this machine lacks is printed, and must be what its tier is known to lack: a check that is skipped cannot go unseen.
+fn doctor(root: &Path, belljar: &Path) -> anyhow::Result<()> {
+    step("belljar doctor");
+    let report = json(Command::new(belljar).args(["doctor", "--json"]))?;
+    let tier = report["tier"].as_str().context("doctor tells no tier")?;
+    let missing: Vec<&str> = report["missing"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
+    say(&format!("tier {tier}; missing: {}", if missing.is_empty() { "nothing".to_owned() } else { missing.join(", ") }));
+    let path = root.join("xtask/expected-missing.json");
+    let expected: Json = serde_json::from_str(&fs::read_to_string(&path)?)?;
+    let Some(expected) = expected[tier].as_array() else { bail!("`{}` does not know the tier `{tier}`", path.display()) };
+    let expected: Vec<&str> = expected.iter().filter_map(Json::as_str).collect();
+    ensure!(missing == expected, "this machine should lack {expected:?} as `{tier}`, but lacks {missing:?}");
+    Ok(())
+}
+
+/// The driver's own tests, with the environment's packages.
+fn runtime_tests(root: &Path, data: &Path) -> anyhow::Result<()> {
+    step("tests of the Python runtime");
+    let environments = fs::read_dir(data.join("environments"))?.flatten().map(|entry| entry.path());
+    let environment = environments.into_iter().find(|path| path.join("environment.json").is_file()).context("core is not built")?;
+    let packages = fs::read_dir(environment.join("env/lib"))?.flatten().map(|entry| entry.path().join("site-packages")).find(|path| path.is_dir());
+    let packages = packages.context("the environment has no packages")?;
+    let python = interpreter(&environment)?;
+    let mut command = Command::new(python);
+    command.current_dir(root.join("runtimes/python/tests")).args(["-m", "unittest", "-q"]);
+    command.env("PYTHONPATH", packages).env("PYTHONDONTWRITEBYTECODE", "1").env("MPLCONFIGDIR", data.join("matplotlib"));
+    check(&mut command)
+}
+
+/// The environment's interpreter as the host sees it.
+fn interpreter(environment: &Path) -> anyhow::Result<PathBuf> {
+    let link = fs::read_link(environment.join("env/bin/python"))?;
+    Ok(match link.strip_prefix("/opt/python") {
+        Ok(inside) => environment.join("python").join(inside),
+        Err(_) => link,
+    })
+}
+
+/// Runs the tests that start sandboxes once more, as a user without an account and without rights.
+fn ordinary(root: &Path, belljar: &Path, data: &Path) -> anyhow::Result<()> {
+    let stage = std::env::temp_dir().join(format!("belljar-ordinary-{}", std::process::id()));
+    let home = stage.join("home");
+    fs::create_dir_all(&home)?;
+    let done = ordinary_in(&stage, &home, root, belljar, data);
+    fs::remove_dir_all(&stage)?;
+    done
+}
+
+fn ordinary_in(stage: &Path, home: &Path, root: &Path, belljar: &Path, data: &Path) -> anyhow::Result<()> {
+    fs::set_permissions(stage, fs::Permissions::from_mode(0o755))?;
+    check(Command::new("chown").arg(format!("{ORDINARY}:{ORDINARY}")).arg(home))?;
+    let program = stage.join("belljar");
+    fs::copy(belljar, &program)?;
+    check(Command::new("cp").arg("-r").arg(root.join("examples")).arg(stage.join("examples")))?;
+    check(Command::new("chmod").args(["-R", "a+rX"]).arg(stage.join("examples")))?;
+    doctor(root, &as_ordinary_script(stage, &program)?)?;
+    let tests = ["cli", "containment", "namespace"];
+    for (name, binary) in test_binaries(root)? {
+        if !tests.contains(&name.as_str()) {
+            continue;
+        }
+        say(&format!("-- {name}"));
+        let copy = stage.join(&name);
+        fs::copy(&binary, &copy)?;
+        let mut command = ordinary_command(&copy);
+        command.current_dir(home).env("HOME", home).env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("BELLJAR_TEST_DATA", data).env("BELLJAR_TEST_BINARY", &program).env("BELLJAR_TEST_EXAMPLES", stage.join("examples"));
+        check(&mut command)?;
+    }
+    Ok(())
+}
+
+/// `setpriv` to the ordinary user, with an empty environment.
+fn ordinary_command(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", ORDINARY, "--regid", ORDINARY, "--clear-groups"]).arg(program).env_clear();
+    command
+}
+
+/// A program that calls belljar as the ordinary user, so that doctor is asked in the same way for both.
+fn as_ordinary_script(stage: &Path, program: &Path) -> anyhow::Result<PathBuf> {
+    let script = stage.join("belljar-ordinary");
+    let home = stage.join("home");
+    let text = format!(
+        "#!/bin/sh\nexec setpriv --reuid {ORDINARY} --regid {ORDINARY} --clear-groups env HOME={} {} \"$@\"\n",
+        home.display(),
+        program.display()
+    );
+    fs::write(&script, text)?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    Ok(script)
+}
+
+/// The integration test programs of the workspace: name and path.
+fn test_binaries(root: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
+    let output = Command::new(cargo_program())
+        .current_dir(root)
+        .args(["test", "--workspace", "--no-run", "--message-format=json"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()?;
+    let mut found = Vec::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let Ok(message) = serde_json::from_str::<Json>(line) else { continue };
+        let test = message["target"]["kind"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "test"));
+        if let (true, Some(name), Some(path)) = (test, message["target"]["name"].as_str(), message["executable"].as_str()) {
+            found.push((name.to_owned(), PathBuf::from(path)));
+        }
+    }
+    Ok(found)
+}
