@@ -608,10 +608,10 @@ class Worker:
             return encode_json(self.load("values").cleaned(frame))
 
     def run_command(self, command, capture):
-        """Has init run a shell command; its `shell_done` payload."""
+        """Has init run a shell command; its exit code (negative: the signal that ended it) and what was captured."""
         self.flush()
         with self.shell_lock:
-            self.channel.send(SHELL, encode_json({"command": command, "capture": capture}))
+            self.channel.send(SHELL, (b"\1" if capture else b"\0") + command.encode("utf-8", "surrogateescape"))
             try:
                 while True:
                     self.channel.wait()
@@ -620,7 +620,7 @@ class Worker:
                         if kind != SHELL_DONE:
                             _exit(1)
                         if not self.stale_shells:
-                            return decode_json(payload)
+                            return int.from_bytes(payload[:4], "little", signed=True), payload[4:].decode("utf-8", "replace")
                         self.stale_shells -= 1
             except KeyboardInterrupt:
                 self.stale_shells += 1

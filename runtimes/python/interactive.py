@@ -282,8 +282,7 @@ def run_shell(command, capture=False):
             print(PACKAGES_HINT, file=sys.stderr)
             return 1, ""
         command = INSTALL_PRELUDE + command
-    answer = worker.run_command(_surroundings() + command, capture)
-    return int(answer.get("exitCode") or 0), answer.get("stdout") or ""
+    return worker.run_command(_surroundings() + command, capture)
 
 
 def _surroundings():

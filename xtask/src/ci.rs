@@ -95,7 +95,7 @@ fn runtime_tests(root: &Path, data: &Path) -> anyhow::Result<()> {
     let packages = packages.context("the environment has no packages")?;
     let python = interpreter(&environment)?;
     let mut command = Command::new(python);
-    command.current_dir(root.join("runtimes/python/tests")).args(["-m", "unittest", "-q"]);
+    command.current_dir(root.join("runtimes/python")).args(["-m", "unittest", "-q"]);
     command.env("PYTHONPATH", packages).env("PYTHONDONTWRITEBYTECODE", "1").env("MPLCONFIGDIR", data.join("matplotlib"));
     check(&mut command)
 }

@@ -381,27 +381,45 @@ impl Supervisor {
         }
         let Some(running) = &self.running else {
             // A thread that outlived its execution may show something late: dropped.
+            if kind == kinds::DISPLAY {
+                self.acknowledge();
+            }
             return matches!(kind, kinds::DISPLAY | kinds::RESULT | kinds::ERROR);
         };
         if running.shell || running.pending.is_some() {
-            return matches!(kind, kinds::DISPLAY);
+            if kind == kinds::DISPLAY {
+                self.acknowledge();
+            }
+            return kind == kinds::DISPLAY;
         }
         let execution = running.number;
         match kind {
             kinds::DISPLAY | kinds::RESULT | kinds::ERROR => {
                 self.barrier();
                 self.say(&FromInit::Worker { execution, kind, payload });
+                if kind == kinds::DISPLAY {
+                    self.acknowledge();
+                }
                 true
             }
             kinds::DONE => {
                 self.finish(End::Completed);
                 true
             }
-            kinds::SHELL if running.command.is_none() => {
+            kinds::SHELL => {
+                self.abandon_command();
                 self.start_command(&payload);
                 true
             }
             _ => false,
+        }
+    }
+
+    /// Lets the worker go on after a display: what it prints next stands behind it.
+    fn acknowledge(&mut self) {
+        if let (Some(worker), Ok(frame)) = (&mut self.worker, frame::encode(kinds::TAKEN, &[])) {
+            worker.channel.queue(&frame);
+            let _ = worker.channel.flush();
         }
     }
 
@@ -455,6 +473,13 @@ impl Supervisor {
         }
     }
 
+    /// Ends a command whose caller does not wait any more: an interrupt came between. It is answered all the same, in order.
+    fn abandon_command(&mut self) {
+        let Some(command) = self.running.as_mut().and_then(|running| running.command.take()) else { return };
+        let _ = rustix::process::kill_process(command.runner.pid, Signal::TERM);
+        self.answer_command(Exit::Signal(libc::SIGTERM), &[]);
+    }
+
     fn answer_command(&mut self, exit: Exit, captured: &[u8]) {
         let code = match exit {
             Exit::Code(code) => code,
@@ -474,10 +499,8 @@ impl Supervisor {
             self.end_strays();
         }
         self.barrier();
+        self.abandon_command();
         if let Some(running) = self.running.take() {
-            if let Some(command) = running.command {
-                let _ = rustix::process::kill_process(command.runner.pid, Signal::TERM);
-            }
             self.say(&FromInit::Done { execution: running.number, end });
         }
     }

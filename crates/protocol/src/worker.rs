@@ -6,6 +6,8 @@ pub const SETUP: u8 = 1;
 pub const EXECUTE: u8 = 2;
 /// init → worker: the answer to [`SHELL`].
 pub const SHELL_DONE: u8 = 3;
+/// init → worker: the last [`DISPLAY`] has its place among the outputs.
+pub const TAKEN: u8 = 4;
 /// worker → init: filters are on, waiting for code.
 pub const READY: u8 = 16;
 /// worker → init: something to show.

@@ -12,7 +12,7 @@ import tempfile
 import time
 
 DRIVER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "driver.py")
-SETUP, EXECUTE, SHELL_DONE = 1, 2, 3
+SETUP, EXECUTE, SHELL_DONE, SHELL = 1, 2, 3, 21
 NAMES = {16: "ready", 17: "display", 18: "result", 19: "error", 20: "done", 21: "shell"}
 
 
@@ -119,7 +119,8 @@ class Session:
         header = self._read(5)
         length = int.from_bytes(header[:4], "little")
         assert length <= 32 * 1024 * 1024, "frame too long"
-        return header[4], strict_json(self._read(length))
+        data = self._read(length)
+        return header[4], data if header[4] == SHELL else strict_json(data)
 
     def _read(self, length):
         data = bytearray()
@@ -202,13 +203,14 @@ class Session:
                 os.close(read)
 
     def _shell(self, payload, outcome):
-        self.commands.append(payload["command"])
+        command = payload[1:].decode("utf-8", "surrogateescape")
+        self.commands.append(command)
         done = subprocess.run(
-            ["bash", "-c", payload["command"]], stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=self.path
+            ["bash", "-c", command], stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=self.path
         )
-        answer = {"exitCode": done.returncode}
-        if payload["capture"]:
-            answer["stdout"] = done.stdout
+        answer = done.returncode.to_bytes(4, "little", signed=True)
+        if payload[0] == 1:
+            answer += done.stdout.encode()
         else:
             outcome.events.append(("stdout", done.stdout))
         outcome.events.append(("stderr", done.stderr))
