@@ -93,11 +93,14 @@ fn runtime_tests(root: &Path, data: &Path) -> anyhow::Result<()> {
     let environment = environments.into_iter().find(|path| path.join("environment.json").is_file()).context("core is not built")?;
     let packages = fs::read_dir(environment.join("env/lib"))?.flatten().map(|entry| entry.path().join("site-packages")).find(|path| path.is_dir());
     let packages = packages.context("the environment has no packages")?;
-    let python = interpreter(&environment)?;
-    let mut command = Command::new(python);
-    command.current_dir(root.join("runtimes/python")).args(["-m", "unittest", "-q"]);
-    command.env("PYTHONPATH", packages).env("PYTHONDONTWRITEBYTECODE", "1").env("MPLCONFIGDIR", data.join("matplotlib"));
-    check(&mut command)
+    // The environment's own links lead to places inside a sandbox; out here its packages are lent to a virtual environment.
+    let venv = data.join("runtime-tests");
+    check(Command::new(interpreter(&environment)?).args(["-m", "venv", "--clear", "--without-pip"]).arg(&venv))?;
+    let own = fs::read_dir(venv.join("lib"))?.flatten().map(|entry| entry.path().join("site-packages")).find(|path| path.is_dir());
+    fs::write(own.context("the virtual environment has no packages folder")?.join("core.pth"), packages.display().to_string())?;
+    let mut command = Command::new(venv.join("bin/python"));
+    command.current_dir(root.join("runtimes/python")).args(["-m", "unittest", "discover", "-t", ".", "-s", "tests"]);
+    check(command.env("PYTHONDONTWRITEBYTECODE", "1").env("MPLCONFIGDIR", data.join("matplotlib")))
 }
 
 /// The environment's interpreter as the host sees it.

@@ -281,6 +281,10 @@ impl Launcher {
         while rustix::process::wait(WaitOptions::empty()).is_ok() {}
         for path in sandboxes.values().flat_map(|running| &running.cgroups) {
             let _ = rustix::fs::rmdir(format!("{HOST}{path}"));
+            // Belljar's own folder above goes with the last of them; it is not empty before.
+            if let Some((folder, _)) = path.rsplit_once('/') {
+                let _ = rustix::fs::rmdir(format!("{HOST}{folder}"));
+            }
         }
     }
 }

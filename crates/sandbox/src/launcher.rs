@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -93,6 +94,7 @@ impl Launcher {
         let (socket, theirs) = UnixStream::pair().map_err(|error| Error::start("create", "a socket pair", &error))?;
         // Belljar never forks itself: this is one exec of a program without threads.
         let child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
+            .arg0("belljar-launcher")
             .arg("launcher")
             .env_clear()
             .stdin(Stdio::from(OwnedFd::from(theirs)))
