@@ -68,19 +68,19 @@ fn json(command: &mut Command) -> anyhow::Result<Json> {
 
 fn target(root: &Path) -> anyhow::Result<PathBuf> {
     let metadata = json(Command::new(cargo_program()).current_dir(root).args(["metadata", "--no-deps", "--format-version", "1"]))?;
-    metadata["target_directory"].as_str().map(PathBuf::from).context("cargo tells no target folder")
+    metadata.get("target_directory").and_then(Json::as_str).map(PathBuf::from).context("cargo tells no target folder")
 }
 
 /// What this machine lacks is printed, and must be what its tier is known to lack: a check that is skipped cannot go unseen.
 fn doctor(root: &Path, belljar: &Path) -> anyhow::Result<()> {
     step("belljar doctor");
     let report = json(Command::new(belljar).args(["doctor", "--json"]))?;
-    let tier = report["tier"].as_str().context("doctor tells no tier")?;
-    let missing: Vec<&str> = report["missing"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
+    let tier = report.get("tier").and_then(Json::as_str).context("doctor tells no tier")?;
+    let missing: Vec<&str> = report.get("missing").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str).collect();
     say(&format!("tier {tier}; missing: {}", if missing.is_empty() { "nothing".to_owned() } else { missing.join(", ") }));
     let path = root.join("xtask/expected-missing.json");
     let expected: Json = serde_json::from_str(&fs::read_to_string(&path)?)?;
-    let Some(expected) = expected[tier].as_array() else { bail!("`{}` does not know the tier `{tier}`", path.display()) };
+    let Some(expected) = expected.get(tier).and_then(Json::as_array) else { bail!("`{}` does not know the tier `{tier}`", path.display()) };
     let expected: Vec<&str> = expected.iter().filter_map(Json::as_str).collect();
     ensure!(missing == expected, "this machine should lack {expected:?} as `{tier}`, but lacks {missing:?}");
     Ok(())
@@ -178,8 +178,9 @@ fn test_binaries(root: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         let Ok(message) = serde_json::from_str::<Json>(line) else { continue };
-        let test = message["target"]["kind"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "test"));
-        if let (true, Some(name), Some(path)) = (test, message["target"]["name"].as_str(), message["executable"].as_str()) {
+        let test = message.pointer("/target/kind").and_then(Json::as_array).is_some_and(|kinds| kinds.iter().any(|kind| kind == "test"));
+        let (name, path) = (message.pointer("/target/name").and_then(Json::as_str), message.get("executable").and_then(Json::as_str));
+        if let (true, Some(name), Some(path)) = (test, name, path) {
             found.push((name.to_owned(), PathBuf::from(path)));
         }
     }

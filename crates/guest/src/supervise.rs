@@ -3,7 +3,6 @@
 //! What the worker says is passed on unread, under the number of the execution that the host asked for; the channel to the host is
 //! open in no other process.
 
-use std::collections::VecDeque;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -106,6 +105,9 @@ struct Ready {
     report: bool,
 }
 
+/// Notes what a poll found on one descriptor.
+type Mark = fn(&mut Ready, PollFlags);
+
 impl Supervisor {
     fn serve(&mut self) {
         loop {
@@ -148,17 +150,17 @@ impl Supervisor {
     /// Waits for something to do; `None` when waiting itself fails.
     fn wait(&self) -> Option<Ready> {
         let room = self.host.queued_bytes() < QUEUE_BYTES;
-        let mut entries: VecDeque<(PollFd<'_>, fn(&mut Ready, PollFlags))> = VecDeque::new();
+        let mut entries: Vec<(PollFd<'_>, Mark)> = Vec::new();
         let host_wants = if self.host.queued_bytes() > 0 { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-        entries.push_back((PollFd::new(&self.host, host_wants), |ready, events| {
+        entries.push((PollFd::new(&self.host, host_wants), |ready, events| {
             ready.host_room = events.contains(PollFlags::OUT);
             ready.host = events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR);
         }));
-        entries.push_back((PollFd::new(&self.signals, PollFlags::IN), |ready, _| ready.signals = true));
+        entries.push((PollFd::new(&self.signals, PollFlags::IN), |ready, _| ready.signals = true));
         if let Some(worker) = &self.worker {
             let read = if room { PollFlags::IN } else { PollFlags::empty() };
             let write = if worker.channel.queued_bytes() > 0 { PollFlags::OUT } else { PollFlags::empty() };
-            entries.push_back((PollFd::new(&worker.channel, read | write), |ready, events| {
+            entries.push((PollFd::new(&worker.channel, read | write), |ready, events| {
                 ready.worker = events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR);
                 ready.worker_room = events.contains(PollFlags::OUT);
             }));
@@ -166,13 +168,13 @@ impl Supervisor {
         if let Some(running) = &self.running {
             if room {
                 for pipe in &running.read {
-                    entries.push_back((PollFd::new(pipe, PollFlags::IN), |ready, _| ready.output = true));
+                    entries.push((PollFd::new(pipe, PollFlags::IN), |ready, _| ready.output = true));
                 }
             }
             if let Some(command) = &running.command {
-                entries.push_back((PollFd::new(&command.runner.report, PollFlags::IN), |ready, _| ready.report = true));
+                entries.push((PollFd::new(&command.runner.report, PollFlags::IN), |ready, _| ready.report = true));
                 if let Some((pipe, _)) = &command.capture {
-                    entries.push_back((PollFd::new(pipe, PollFlags::IN), |ready, events| ready.capture = events.contains(PollFlags::IN)));
+                    entries.push((PollFd::new(pipe, PollFlags::IN), |ready, events| ready.capture = events.contains(PollFlags::IN)));
                 }
             }
         }

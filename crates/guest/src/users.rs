@@ -41,28 +41,29 @@ fn covers(map: &str, first: u32, count: u32) -> bool {
 
 /// Maps the caller to itself in the user namespace it just made.
 pub(crate) fn map_self(uid: u32, gid: u32) -> Result<(), Failure> {
-    write_map("/proc/self", uid, gid, uid, gid, true)
+    write_map("/proc/self", (uid, gid), (uid, gid), true)
 }
 
 /// Maps [`INSIDE`] in the child's user namespace to `user` (privileged), or to our own user.
 pub(crate) fn map_child(pid: i32, user: u32, privileged: bool) -> Result<(), Failure> {
     let process = format!("/proc/{pid}");
     if privileged {
-        write_map(&process, INSIDE, INSIDE, user, user, false)
+        write_map(&process, (INSIDE, INSIDE), (user, user), false)
     } else {
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        write_map(&process, INSIDE, INSIDE, uid, gid, true)
+        write_map(&process, (INSIDE, INSIDE), (uid, gid), true)
     }
 }
 
-fn write_map(process: &str, uid: u32, gid: u32, host_uid: u32, host_gid: u32, deny_groups: bool) -> Result<(), Failure> {
+/// Maps (user, group) inside to (user, group) outside.
+fn write_map(process: &str, inside: (u32, u32), outside: (u32, u32), deny_groups: bool) -> Result<(), Failure> {
     const STEP: &str = "write the user map";
     if deny_groups {
         // Already denied by an outer namespace where there is one; the kernel then refuses to say it again.
         let _ = std::fs::write(format!("{process}/setgroups"), "deny");
     }
-    failed(STEP, "gid_map", std::fs::write(format!("{process}/gid_map"), format!("{gid} {host_gid} 1")))?;
-    failed(STEP, "uid_map", std::fs::write(format!("{process}/uid_map"), format!("{uid} {host_uid} 1")))
+    failed(STEP, "gid_map", std::fs::write(format!("{process}/gid_map"), format!("{} {} 1", inside.1, outside.1)))?;
+    failed(STEP, "uid_map", std::fs::write(format!("{process}/uid_map"), format!("{} {} 1", inside.0, outside.0)))
 }
 
 /// Becomes [`INSIDE`] and keeps, over the exec to come, the capabilities of [`SETUP`] only.

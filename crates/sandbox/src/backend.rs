@@ -12,8 +12,11 @@ use crate::workspace::Workspace;
 
 pub mod namespace;
 
+/// Starts a backend.
+pub type Start = fn(Controls) -> Result<Box<dyn Backend>, Error>;
+
 /// Backends by name: the first is the default.
-pub const BACKENDS: &[(&str, fn(Controls) -> Result<Box<dyn Backend>, Error>)] = &[("namespace", namespace::start)];
+pub const BACKENDS: &[(&str, Start)] = &[("namespace", namespace::start)];
 
 /// Why isolation could not do its part. Never caused by code inside.
 #[derive(Debug, thiserror::Error)]

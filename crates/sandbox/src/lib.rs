@@ -3,6 +3,8 @@
 //! A [`Backend`] makes [`Sandbox`]es from a [`Template`]. Nothing above this crate knows processes, mounts or cgroups; nothing here
 //! knows what an execution means. Blocking, no async runtime.
 
+#![forbid(unsafe_code)]
+
 pub mod backend;
 pub mod cgroup;
 pub mod launcher;

@@ -109,52 +109,20 @@ impl Workspace {
         while let Some((folder, depth)) = waiting.pop() {
             let name = if depth == 0 { Path::new(".") } else { &folder };
             match self.open_beneath(name, OFlags::RDONLY | OFlags::DIRECTORY) {
-                Ok(open) => self.list_one(open, &folder, depth, &mut listing, &mut waiting),
+                Ok(open) => {
+                    let folders = list_one(&open, &folder, &mut listing);
+                    if depth + 1 < MAX_DEPTH {
+                        waiting.extend(folders.into_iter().map(|folder| (folder, depth + 1)));
+                    } else {
+                        listing.incomplete |= !folders.is_empty();
+                    }
+                }
                 Err(error) if depth == 0 => return Err(error),
                 Err(_) => listing.incomplete = true,
             }
         }
         listing.entries.sort_by(|one, other| one.path.cmp(&other.path));
         Ok(listing)
-    }
-
-    fn list_one(&self, open: OwnedFd, folder: &Path, depth: usize, listing: &mut Listing, waiting: &mut Vec<(PathBuf, usize)>) {
-        let Ok(dir) = Dir::read_from(&open) else {
-            listing.incomplete = true;
-            return;
-        };
-        for entry in dir {
-            let Ok(entry) = entry else {
-                listing.incomplete = true;
-                return;
-            };
-            let name = entry.file_name();
-            if matches!(name.to_bytes(), b"." | b"..") {
-                continue;
-            }
-            if listing.entries.len() >= MAX_ENTRIES {
-                listing.incomplete = true;
-                return;
-            }
-            // Gone in between: nothing to list.
-            let Ok(stat) = rustix::fs::statat(open.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-            let path = folder.join(OsString::from_vec(name.to_bytes().to_vec()));
-            let kind = match FileType::from_raw_mode(stat.st_mode) {
-                FileType::RegularFile => Kind::File,
-                FileType::Directory => Kind::Folder,
-                _ => Kind::Other,
-            };
-            if kind == Kind::Folder {
-                if depth + 1 < MAX_DEPTH {
-                    waiting.push((path.clone(), depth + 1));
-                } else {
-                    listing.incomplete = true;
-                }
-            }
-            let time = |seconds: i64, nanoseconds: i128| i128::from(seconds) * 1_000_000_000 + nanoseconds;
-            let stamp = (stat.st_ino, time(stat.st_mtime, i128::from(stat.st_mtime_nsec)), time(stat.st_ctime, i128::from(stat.st_ctime_nsec)));
-            listing.entries.push(Entry { path, kind, size: u64::try_from(stat.st_size).unwrap_or_default(), stamp });
-        }
     }
 
     /// How full it is.
@@ -169,6 +137,44 @@ impl Workspace {
             used_bytes: facts.f_blocks.saturating_sub(facts.f_bfree).saturating_mul(facts.f_frsize),
         })
     }
+}
+
+/// Lists one folder, and gives the folders in it.
+fn list_one(open: &OwnedFd, folder: &Path, listing: &mut Listing) -> Vec<PathBuf> {
+    let mut folders = Vec::new();
+    let Ok(dir) = Dir::read_from(open) else {
+        listing.incomplete = true;
+        return folders;
+    };
+    for entry in dir {
+        let Ok(entry) = entry else {
+            listing.incomplete = true;
+            break;
+        };
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        if listing.entries.len() >= MAX_ENTRIES {
+            listing.incomplete = true;
+            break;
+        }
+        // Gone in between: nothing to list.
+        let Ok(stat) = rustix::fs::statat(open.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        let path = folder.join(OsString::from_vec(name.to_bytes().to_vec()));
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Kind::File,
+            FileType::Directory => Kind::Folder,
+            _ => Kind::Other,
+        };
+        if kind == Kind::Folder {
+            folders.push(path.clone());
+        }
+        let time = |seconds: i64, nanoseconds: i128| i128::from(seconds) * 1_000_000_000 + nanoseconds;
+        let stamp = (stat.st_ino, time(stat.st_mtime, i128::from(stat.st_mtime_nsec)), time(stat.st_ctime, i128::from(stat.st_ctime_nsec)));
+        listing.entries.push(Entry { path, kind, size: u64::try_from(stat.st_size).unwrap_or_default(), stamp });
+    }
+    folders
 }
 
 #[cfg(test)]
