@@ -33,5 +33,5 @@ fn engine(configuration: &Configuration) -> Engine {
 
 /// Names of the layers that `require` may list.
 pub(crate) fn doctor_layers() -> Vec<&'static str> {
-    vec!["user-namespaces", "mount-namespaces", "proc", "seccomp"]
+    sandbox::probe::LAYERS.iter().map(|layer| layer.id).collect()
 }

@@ -53,6 +53,10 @@ fn separate(control: &OwnedFd) -> Result<Side, Failure> {
     // A new session: signals of a terminal go to belljar, which decides.
     let _ = rustix::process::setsid();
     let privileged = users::may_map_any_user();
+    if !privileged && users::is_root_above() {
+        // A sandbox's user would be host user 0.
+        return Err(Failure { step: "give a user of its own to".to_owned(), object: "the sandbox".to_owned(), errno: libc::EPERM });
+    }
     if !privileged {
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         failed("create a user namespace for", "the launcher", sys::unshare(libc::CLONE_NEWUSER))?;

@@ -39,6 +39,15 @@ fn covers(map: &str, first: u32, count: u32) -> bool {
     })
 }
 
+/// Whether our user is user 0 of the namespace above ours: root with a short map, whom no sandbox may stand for.
+pub(crate) fn is_root_above() -> bool {
+    rustix::process::geteuid().is_root() && maps_root_to_root(&std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default())
+}
+
+fn maps_root_to_root(map: &str) -> bool {
+    map.lines().any(|line| line.split_whitespace().take(2).eq(["0", "0"]))
+}
+
 /// Maps the caller to itself in the user namespace it just made.
 pub(crate) fn map_self(uid: u32, gid: u32) -> Result<(), Failure> {
     write_map("/proc/self", (uid, gid), (uid, gid), true)
@@ -138,6 +147,12 @@ fn open_lock() -> io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn root_of_the_namespace_above_is_known_by_the_map() {
+        assert!(maps_root_to_root("         0          0          1\n"));
+        assert!(!maps_root_to_root("0 1000 1\n1 100000 65536\n"));
+    }
 
     #[test]
     fn only_a_map_with_the_whole_range_makes_us_privileged() {

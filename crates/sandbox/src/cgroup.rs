@@ -195,7 +195,9 @@ fn sweep(parent: &Path) {
 
 fn detect_v2(mounts: &[Mounted], own: &str, name: &str) -> Result<Vec<(Controller, PathBuf)>, String> {
     let mounted = mounts.iter().find(|mounted| mounted.v2).ok_or("not mounted")?;
-    let folder = folder_of(mounted, own_path(own, "").ok_or("this process is in no group")?);
+    let own = own_path(own, "").ok_or("this process is in no group")?;
+    // Moved aside by an earlier start: the group to divide is the one above.
+    let folder = folder_of(mounted, own.strip_suffix("/belljar-supervisor").unwrap_or(own));
     let controllers = fs::read_to_string(folder.join("cgroup.controllers")).map_err(|error| error.to_string())?;
     let has = |name: &str| controllers.split_whitespace().any(|controller| controller == name);
     if !has("memory") || !has("pids") {

@@ -48,6 +48,13 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// `RLIMIT_NPROC` of a sandbox: init and two runners come on top. Where a control group counts processes too, it has to refuse first,
+    /// since its counter tells of it and an rlimit tells nobody.
+    #[must_use]
+    pub(crate) const fn process_rlimit(&self, counted: bool) -> u64 {
+        self.processes.saturating_add(if counted { 35 } else { 3 })
+    }
+
     /// Size of everything a sandbox may keep in memory file systems: workspace, `/tmp`, `/dev/shm`.
     #[must_use]
     pub const fn files_bytes(&self) -> u64 {

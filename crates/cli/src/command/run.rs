@@ -195,6 +195,8 @@ impl Live {
     /// Where nobody reads any more, the run is of no use to anyone.
     fn check(&mut self, written: std::io::Result<()>) {
         if written.is_err() && !std::mem::replace(&mut self.closed, true) {
+            // The second time kills.
+            self.control.interrupt();
             self.control.interrupt();
         }
     }

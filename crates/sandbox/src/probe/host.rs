@@ -65,6 +65,15 @@ impl Host {
         self.own_status("Seccomp").is_some_and(|mode| mode == "2")
     }
 
+    /// What is mounted over parts of `/proc`: it takes away the completeness that a new one needs.
+    pub(super) fn mounts_below_proc(&self) -> Vec<String> {
+        // Folders made to be mounted on: the kernel does not count them.
+        const HARMLESS: [&str; 2] = ["/proc/sys/fs/binfmt_misc", "/proc/fs/nfsd"];
+        let mounts = self.read("/proc/self/mountinfo").unwrap_or_default();
+        let places = mounts.lines().filter_map(Mount::parse).map(|mount| mount.place);
+        places.filter(|place| place.starts_with("/proc/") && !HARMLESS.contains(place)).map(str::to_owned).collect()
+    }
+
     /// The first process of the sandbox that `ancestor` has started; the oldest, where there are more.
     pub(super) fn init_below(&self, ancestor: u32) -> Option<u32> {
         let mut processes: Vec<(u32, u32)> = Vec::new();
@@ -113,12 +122,9 @@ impl Host {
         Some(Path::new(place).join(below))
     }
 
-    /// A file of the control group that holds this process, in version 2 or in version 1 under its own name.
-    pub(super) fn group_file(&self, pid: u32, (unified, v1): (&str, (&str, &str))) -> Option<String> {
-        let read = |folder: PathBuf, file: &str| self.read(&folder.join(file).display().to_string());
-        let (controller, file) = v1;
-        let found = self.group_of(pid, controller).and_then(|folder| read(folder, file));
-        found.or_else(|| self.group_of(pid, "").and_then(|folder| read(folder, unified)))
+    /// A file of a process's control group in the tree with this controller.
+    pub(super) fn group_file(&self, pid: u32, (controller, file): (&str, &str)) -> Option<String> {
+        self.read(&self.group_of(pid, controller)?.join(file).display().to_string())
     }
 }
 
@@ -198,7 +204,8 @@ mod tests {
 
     #[test]
     fn root_is_who_has_every_id() {
-        let (_folder, host) = host(&[("proc/self/uid_map", "         0          0 4294967295\n"), ("proc/self/status", "CapEff:\t0000000000200000\nSeccomp:\t2\n")]);
+        let (_folder, host) =
+            host(&[("proc/self/uid_map", "         0          0 4294967295\n"), ("proc/self/status", "CapEff:\t0000000000200000\nSeccomp:\t2\n")]);
         assert!(host.is_root() && host.has_sys_admin() && host.is_filtered());
         assert!(!covers("0 100000 65536\n", OWN_USERS) && !covers("0 0\n", OWN_USERS) && !covers("", OWN_USERS));
     }
@@ -221,7 +228,8 @@ mod tests {
 
     #[test]
     fn the_group_of_a_process_is_found_where_it_is_mounted() {
-        let mounts = "30 24 0:26 /docker/x /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n31 24 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate\n";
+        let mounts =
+            "30 24 0:26 /docker/x /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n31 24 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate\n";
         let (_folder, host) = host(&[
             ("proc/self/mountinfo", mounts),
             ("proc/7/cgroup", "4:memory:/docker/x/belljar-1-2/3\n0::/a:b\n"),
@@ -230,7 +238,7 @@ mod tests {
         ]);
         assert_eq!(host.group_of(7, "memory").unwrap(), Path::new("/sys/fs/cgroup/memory/belljar-1-2/3"));
         assert_eq!(host.group_of(7, "pids"), None);
-        assert_eq!(host.group_file(7, ("memory.max", ("memory", "memory.limit_in_bytes"))).as_deref(), Some("5"));
-        assert_eq!(host.group_file(7, ("pids.max", ("pids", "pids.max"))).as_deref(), Some("9"));
+        assert_eq!(host.group_file(7, ("memory", "memory.limit_in_bytes")).as_deref(), Some("5"));
+        assert_eq!((host.group_file(7, ("", "pids.max")).as_deref(), host.group_file(7, ("", "memory.max"))), (Some("9"), None));
     }
 }

@@ -21,19 +21,11 @@ const OUTPUT_BYTES: usize = 256 * 1024;
 /// How long processes may take to stop.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Small enough to be filled in no time.
-pub(super) const LIMITS: Limits = Limits {
-    wall_seconds: 20,
-    cpu_seconds: 20,
-    cpus: 1.0,
-    memory_bytes: 128 << 20,
-    processes: 128,
-    open_files: 256,
-    workspace_bytes: 1 << 20,
-    workspace_inodes: 64,
-    tmp_bytes: 1 << 20,
-    output_bytes: 1 << 20,
-};
+/// Limits of the sandboxes that are looked at: files small enough to be filled in no time, and per process what is configured, since
+/// the host may not allow that.
+pub(super) fn limits(configured: &Limits) -> Limits {
+    Limits { cpus: 1.0, memory_bytes: 128 << 20, workspace_bytes: 1 << 20, workspace_inodes: 64, tmp_bytes: 1 << 20, ..*configured }
+}
 
 /// Says everything of interest in sections of a `@name` line and their text. PORT is replaced.
 const SCRIPT: &str = r#"
@@ -46,11 +38,10 @@ section proc; ls /proc
 section root; ls -A /; ls -A /home
 section devices; ls -A /dev
 section mounts; cat /proc/self/mountinfo
-section variables; env
-section ulimits; for name in c l n u; do printf '%s %s\n' "$name" "$(ulimit -$name)"; done
+section limits; cat /proc/self/limits
 section connect; (: </dev/tcp/127.0.0.1/PORT) 2>&1 && echo connected
 section nested; command -v unshare >/dev/null && { unshare -U true 2>&1 && echo nested; }
-section execute; cp /bin/true /dev/shm/probe 2>&1 && /dev/shm/probe 2>&1 && echo executed; rm -f /dev/shm/probe
+section execute; printf '#!/bin/bash\necho executed\n' >/dev/shm/probe; chmod +x /dev/shm/probe; /dev/shm/probe 2>&1; rm -f /dev/shm/probe
 section full
 for folder in /mnt/data /tmp /dev/shm; do head -c 2097152 /dev/zero 2>/dev/null >"$folder/probe" || echo "$folder"; rm -f "$folder/probe"; done
 section files
@@ -106,10 +97,12 @@ pub(super) struct Group {
 /// What was seen of sandboxes that ran.
 #[derive(Debug)]
 pub(super) struct Seen {
+    /// Limits of both sandboxes.
+    pub(super) limits: Limits,
     /// In a sandbox with every layer.
     pub(super) whole: Sections,
     /// In one with namespaces only.
-    pub(super) peeled: Sections,
+    pub(super) bare: Sections,
     /// Host users that files of the two sandboxes belong to.
     pub(super) users: [Option<u32>; 2],
     /// The status of init, read from outside.
@@ -141,43 +134,50 @@ impl From<Error> for Blind {
     }
 }
 
-/// Starts both sandboxes and looks.
-pub(super) fn look(host: &Host) -> Result<Seen, Blind> {
+/// A sandbox and the backend that it needs while it lives.
+struct Started {
+    sandbox: Box<dyn Sandbox>,
+    backend: Box<dyn Backend>,
+}
+
+/// Starts both sandboxes and looks. `controls` is for tests, which show that a layer left off is seen to be off.
+pub(super) fn look(host: &Host, limits: Limits, controls: Controls) -> Result<Seen, Blind> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok();
     let port = listener.as_ref().and_then(|listener| listener.local_addr().ok()).map_or(9, |address| address.port());
     let script = SCRIPT.replace("PORT", &port.to_string());
     let clock = Instant::now();
-    let (backend, mut sandbox) = start(Controls::default())?;
+    let mut full = start(controls, limits)?;
     let start_time = clock.elapsed();
     // Before the second one starts, so that it is the only one.
     let init = host.init_below(std::process::id());
     let init_status = init.and_then(|pid| host.read(&format!("/proc/{pid}/status")));
-    let whole = ask(sandbox.as_mut(), &script)?;
-    let group = group(host, backend.as_ref(), sandbox.as_ref(), init);
-    // With control groups off: a second process group of ours in version 2 would have to move this process again.
-    let (_peeled_backend, mut peeled_sandbox) = start(Controls { seccomp: false, landlock: false, cgroups: false })?;
-    let peeled = ask(peeled_sandbox.as_mut(), &script)?;
-    let users = [sandbox.as_ref(), peeled_sandbox.as_ref()].map(owner);
+    let whole = ask(full.sandbox.as_mut(), &script)?;
+    let group = group(host, &full, init);
+    // With control groups off: a second folder of ours in version 2 would have to move this process again.
+    let mut stripped = start(Controls { seccomp: false, landlock: false, cgroups: false }, limits)?;
+    let bare = ask(stripped.sandbox.as_mut(), &script)?;
+    let users = [&full, &stripped].map(|started| owner(started.sandbox.as_ref()));
     let reached = listener.map(|listener| listener.set_nonblocking(true).is_err() || listener.accept().is_ok());
     Ok(Seen {
+        limits,
         whole,
-        peeled,
+        bare,
         users,
         init_status,
         own_namespaces: own_namespaces(),
-        landlock: sandbox.ready().landlock_abi,
+        landlock: full.sandbox.ready().landlock_abi,
         group,
         start: start_time,
         reached,
     })
 }
 
-fn start(controls: Controls) -> Result<(Box<dyn Backend>, Box<dyn Sandbox>), Error> {
+fn start(controls: Controls, limits: Limits) -> Result<Started, Error> {
     let (_, start) = BACKENDS.first().ok_or(Error::Gone)?;
     let backend = start(controls)?;
     let template = backend.prepare(&Template::default())?;
-    let sandbox = backend.spawn(template, &SpawnOptions { limits: LIMITS, worker: false, shell: true, process_spawning: false })?;
-    Ok((backend, sandbox))
+    let sandbox = backend.spawn(template, &SpawnOptions { limits, worker: false, shell: true, process_spawning: false })?;
+    Ok(Started { sandbox, backend })
 }
 
 /// Runs the script.
@@ -214,29 +214,33 @@ fn own_namespaces() -> BTreeMap<&'static str, String> {
 }
 
 /// Reads from outside which limits hold the sandbox's first process, and tries to stop it.
-fn group(host: &Host, backend: &dyn Backend, sandbox: &dyn Sandbox, init: Option<u32>) -> Group {
-    let version = backend.cgroups().clone();
-    let init = init.filter(|_| !matches!(version, Version::None(_)));
-    let file = |unified: &str, v1: (&str, &str)| host.group_file(init?, (unified, v1));
-    let cpu = file("cpu.max", ("cpu", "cpu.cfs_quota_us"));
-    let period = file("cpu.max", ("cpu", "cpu.cfs_period_us"));
+fn group(host: &Host, started: &Started, init: Option<u32>) -> Group {
+    let version = started.backend.cgroups();
+    let file = |unified: &str, v1: (&str, &str)| match version {
+        Version::V2 => host.group_file(init?, ("", unified)),
+        Version::V1 => host.group_file(init?, v1),
+        Version::None(_) => None,
+    };
+    let state = || file("cgroup.events", ("freezer", "freezer.state"));
+    // Version 2 has quota and period in one file.
+    let period = file("", ("cpu", "cpu.cfs_period_us")).map(|period| format!(" {period}")).unwrap_or_default();
     Group {
         memory: file("memory.max", ("memory", "memory.limit_in_bytes")),
         swap: file("memory.swap.max", ("memory", "memory.memsw.limit_in_bytes")),
         processes: file("pids.max", ("pids", "pids.max")),
-        cpu: cpu.zip(period).map(|(quota, period)| if quota.contains(' ') { quota } else { format!("{quota} {period}") }),
-        frozen: init.is_some_and(|init| freezes(host, sandbox, init)),
-        version,
+        cpu: file("cpu.max", ("cpu", "cpu.cfs_quota_us")).map(|quota| quota + &period),
+        frozen: freezes(started.sandbox.as_ref(), state),
+        version: version.clone(),
     }
 }
 
-fn freezes(host: &Host, sandbox: &dyn Sandbox, init: u32) -> bool {
+fn freezes(sandbox: &dyn Sandbox, state: impl Fn() -> Option<String>) -> bool {
     if !sandbox.freeze(true) {
         return false;
     }
     let deadline = Instant::now() + FREEZE_PATIENCE;
     let stopped = loop {
-        let state = host.group_file(init, ("cgroup.events", ("freezer", "freezer.state"))).unwrap_or_default();
+        let state = state().unwrap_or_default();
         if state == "FROZEN" || state.lines().any(|line| line == "frozen 1") {
             break true;
         }
@@ -254,8 +258,8 @@ mod tests {
 
     #[test]
     fn sections_are_split_at_their_names() {
-        let sections = Sections::parse("@user\n1000\n@status\nName:\tcat\nSeccomp:\t2\n@ulimits\nc 0\nn 256\n@end\n");
-        assert_eq!((sections.get("user"), sections.value("ulimits", "n"), sections.value("ulimits", "x")), ("1000", "256", ""));
+        let sections = Sections::parse("@user\n1000\n@status\nName:\tcat\nSeccomp:\t2\n@names\nc 0\nn 256\n@end\n");
+        assert_eq!((sections.get("user"), sections.value("names", "n"), sections.value("names", "x")), ("1000", "256", ""));
         assert!(sections.is_whole() && sections.get("status").ends_with("Seccomp:\t2"));
         assert!(!Sections::parse("").is_whole() && !Sections::parse("bash: not found").is_whole());
     }

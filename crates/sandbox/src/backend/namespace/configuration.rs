@@ -65,7 +65,7 @@ impl Namespace {
             confinement: self.confinement(),
             limits: ProcessLimits {
                 cpu_seconds: limits.cpu_seconds,
-                processes: limits.processes.saturating_add(3),
+                processes: limits.process_rlimit(bounded),
                 open_files: limits.open_files,
                 memory_bytes: (!bounded).then(|| limits.memory_bytes.saturating_add(BASELINE_BYTES)),
             },
