@@ -17,10 +17,10 @@ echo "== Which loggers warn, and how often?"
 grep ' WARNING ' "$log" | awk '{ print $4 }' | sort | uniq -c | sort -rn | tee warnings.txt
 
 echo "== What do they say? (numbers left out, so that like meets like)"
-grep ' WARNING ' "$log" | cut -d' ' -f7- | sed -E 's/[0-9]+(\.[0-9]+)?/N/g' | sort | uniq -c | sort -rn | head -5
+grep ' WARNING ' "$log" | cut -d' ' -f7- | sed -E 's/[0-9]+(\.[0-9]+)?/N/g' | sort | uniq -c | sort -rn | sed -n 1,5p
 
 echo "== The five worst results"
-grep -o 'train\.[a-z.]* C=.* accuracy=[0-9.]*' "$log" | sort -t= -k4,4n -k1,1 | head -5 | tee worst.txt
+grep -o 'train\.[a-z.]* C=.* accuracy=[0-9.]*' "$log" | sort -t= -k4,4n -k1,1 | sed -n 1,5p | tee worst.txt
 
 echo "== Mean accuracy of each model, best first"
 awk '/accuracy=/ { split($7, a, "="); sum[$4] += a[2]; count[$4]++ }
