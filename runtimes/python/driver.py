@@ -8,7 +8,7 @@ files), `interactive` (IPython).
 
 import builtins
 import sys
-from posix import _exit, close, dup, dup2, getcwd, open as open_descriptor, set_inheritable
+from posix import _exit, close, dup, dup2, getcwd, open as open_descriptor, set_inheritable, uname
 
 import _ast
 import _json
@@ -20,8 +20,9 @@ import _thread
 __builtins__ = dict(vars(builtins))
 
 CHANNEL = 3
-SETUP, EXECUTE, SHELL_DONE, INPUTS_CLOSED = 1, 2, 3, 4
+SETUP, EXECUTE, SHELL_DONE, TAKEN = 1, 2, 3, 4
 READY, DISPLAY, RESULT, ERROR, DONE, SHELL = 16, 17, 18, 19, 20, 21
+ANSWERS = {DISPLAY: TAKEN, SHELL: SHELL_DONE}  # what init answers, each kind in the order of the requests
 FRAME_LIMIT = 32 * 1024 * 1024
 TEXT_LIMIT = 1024 * 1024
 
@@ -30,15 +31,13 @@ TOP_LEVEL_AWAIT = _ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 COROUTINE_FLAG = 0x80
 FUTURE_FLAGS = 0x1FE0000  # the CO_FUTURE_* bits; a `from __future__` import lasts for the session
 READ_WRITE_CLOEXEC = 0o2 | 0o2000000
+READ_SIZE = 64 * 1024
+E2BIG = 7
 
 ModuleType = type(sys)
 DIRECTORY = __file__.rpartition("/")[0]
 THIS_MODULE = sys.modules[__name__]  # `__main__` becomes the user's
 PREFIX = "_sandbox_"  # names of the lazily loaded modules; no file of a user has such a name
-
-
-class ChannelClosed(Exception):
-    """The other side is gone or broke the format; the worker ends."""
 
 
 # --- JSON, without the json package (which imports `re` and `enum`) ---
@@ -100,19 +99,20 @@ class Interrupts:
 
     def begin(self):
         """From here a signal belongs to the execution that was just received."""
-        self.install()
-        self.pending = False
         self.phase = self.STARTING
 
     def end(self):
         self.install()  # code may have put its own handler there
+        self.pending = False
         self.phase = self.IDLE
 
     def _on_signal(self, _number, frame):
-        if self.phase == self.STARTING or (self.phase == self.RUNNING and (self.shields or frame.f_code is _CALL_CODE)):
+        if self.phase == self.RUNNING:
+            may_raise = self.shields == 1 if frame.f_code is _WAIT_CODE else not self.shields
+            if may_raise and frame.f_code is not _CALL_CODE:
+                raise KeyboardInterrupt
+        if self.phase in (self.STARTING, self.RUNNING):
             self.pending = True
-        elif self.phase == self.RUNNING:
-            raise KeyboardInterrupt
 
     def call(self, function, *arguments):
         """Runs `function` with interrupts on."""
@@ -125,72 +125,159 @@ class Interrupts:
         finally:
             self.phase = before if before == self.RUNNING else self.ENDING
 
+    def wait(self, function, *arguments):
+        """Calls what may block for long, inside one shield: a signal ends it, and only it."""
+        if self.pending and self.shields == 1 and self.phase == self.RUNNING and self._in_main_thread():
+            self.pending = False
+            raise KeyboardInterrupt
+        return function(*arguments)
+
+    def _in_main_thread(self):
+        return _thread.get_ident() == self.main_thread
+
     def __enter__(self):
-        if _thread.get_ident() == self.main_thread:
+        if self._in_main_thread():
             self.shields += 1
 
     def __exit__(self, *_exception):
-        if _thread.get_ident() == self.main_thread:
+        if self._in_main_thread():
             self.shields -= 1
             if self.pending and not self.shields and self.phase == self.RUNNING:
                 self.pending = False
                 raise KeyboardInterrupt
 
 
-_CALL_CODE = Interrupts.call.__code__
+_CALL_CODE, _WAIT_CODE = Interrupts.call.__code__, Interrupts.wait.__code__
 
 
 # --- The channel ---
 
 
 class Channel:
-    """Frames over the socket. A frame is written whole or the worker ends."""
+    """Frames over the socket. A frame is written whole or the worker ends, and so it does when nobody listens any more.
+
+    Threads of user code display and run commands, too, and one that outlived its execution does so while the main thread
+    waits for the next. So any thread that waits may be the one that reads, for all of them. An answer is known by its
+    number among those of its kind: one that nobody waits for any more, after an interrupt, is just counted.
+    """
 
     def __init__(self, descriptor, interrupts):
         set_inheritable(descriptor, False)
         self.socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, descriptor)
         self.interrupts = interrupts
-        self.lock = _thread.allocate_lock()  # threads of user code may display, too
+        self.sending = _thread.allocate_lock()
+        self.commands = _thread.allocate_lock()
+        self.executing = False
+        self.sent = {DISPLAY: 0, SHELL: 0}
+        self.answered = {TAKEN: 0, SHELL_DONE: 0}
+        self.command_answer = b""
+        self.requests = []
+        self.waiting = []  # a lock for each thread that waits; released when there may be news for it
+        self.reader = {}  # under "lock" the one of the thread that reads; one step both asks and takes
+        self.buffer, self.descriptors = bytearray(), []
 
     def send(self, kind, payload):
-        """Sends encoded JSON."""
+        """Sends a frame; its number among those of its kind."""
         frame = len(payload).to_bytes(4, "little") + bytes((kind,)) + payload
-        with self.interrupts, self.lock:
+        with self.interrupts, self.sending:
+            if kind == SHELL and not self.executing:
+                raise OSError("a shell command needs an execution that runs; this thread outlived its own")
+            if kind == DONE:
+                self.executing = False
+            number = self.sent[kind] = self.sent.get(kind, 0) + 1
             try:
                 self.socket.sendall(frame)
             except OSError:
                 # A half-written frame cannot be mended, and without the channel nobody listens.
                 _exit(1)
+        return number
 
-    def receive(self):
-        """The next frame as (kind, payload, descriptors). Blocks."""
-        space = _socket.CMSG_SPACE(2 * 4)
-        header, ancillary, flags, _ = self.socket.recvmsg(5, space, _socket.MSG_CMSG_CLOEXEC)
-        descriptors = []
-        for level, kind, data in ancillary:
+    def show(self, payload):
+        """Sends a display and waits until it has its place in the output."""
+        self._wait_until(self._answer_to(DISPLAY, self.send(DISPLAY, payload)))
+
+    def command(self, payload):
+        """Has a command run; the answer. One at a time: init runs no more than one."""
+        with self.commands:
+            self._wait_until(self._answer_to(SHELL, self.send(SHELL, payload)))
+            answer, self.command_answer = self.command_answer, b""
+            return answer
+
+    def next_request(self):
+        """The next `setup` or `execute` as (kind, payload, descriptors)."""
+        self._wait_until(lambda: self.requests)
+        return self.requests.pop()
+
+    def _answer_to(self, kind, number):
+        return lambda: self.answered[ANSWERS[kind]] >= number
+
+    def _wait_until(self, there):
+        """Returns when `there()`. One thread reads, the others sleep until it has read something or leaves."""
+        lock = _thread.allocate_lock()
+        lock.acquire()
+        with self.interrupts:
+            try:
+                self.waiting.append(lock)
+                while not there():
+                    if self.reader.setdefault("lock", lock) is lock:
+                        self._read()
+                        self._wake_all()
+                    else:
+                        self.interrupts.wait(lock.acquire)
+            finally:
+                # Whatever exception, also one that a signal handler of the user's raised: another thread reads on.
+                if self.reader.get("lock") is lock:
+                    del self.reader["lock"]
+                self.waiting.remove(lock)
+                self._wake_all()
+
+    def _wake_all(self):
+        for lock in tuple(self.waiting):
+            try:
+                lock.release()
+            except RuntimeError:  # it is awake
+                pass
+
+    def _read(self):
+        """Waits for bytes and takes what is complete. An exception on the way loses nothing: the rest stays buffered."""
+        try:
+            self.interrupts.wait(self.socket.recv, 1, _socket.MSG_PEEK)
+            space = _socket.CMSG_SPACE(2 * 4)
+            data, ancillary, flags, _ = self.socket.recvmsg(READ_SIZE, space, _socket.MSG_CMSG_CLOEXEC)
+        except ConnectionError:
+            _exit(0)
+        if not data or flags & _socket.MSG_CTRUNC:
+            _exit(0)
+        self.buffer += data
+        for level, kind, numbers in ancillary:
             if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-                descriptors += [int.from_bytes(data[i : i + 4], sys.byteorder) for i in range(0, len(data) - 3, 4)]
-        if not header or flags & _socket.MSG_CTRUNC:
-            raise ChannelClosed
-        header += self._read(5 - len(header))
-        length = int.from_bytes(header[:4], "little")
+                self.descriptors += [int.from_bytes(numbers[i : i + 4], sys.byteorder) for i in range(0, len(numbers) - 3, 4)]
+        while self._take_frame():
+            pass
+
+    def _take_frame(self):
+        if len(self.buffer) < 5:
+            return False
+        length, kind = int.from_bytes(self.buffer[:4], "little"), self.buffer[4]
         if length > FRAME_LIMIT:
-            raise ChannelClosed
-        return header[4], self._read(length), descriptors
-
-    def wait(self):
-        """Blocks until there is something to read, reads nothing, and may be interrupted."""
-        self.socket.recv(1, _socket.MSG_PEEK)
-
-    def _read(self, length):
-        parts = []
-        while length:
-            part = self.socket.recv(min(length, 1 << 20))
-            if not part:
-                raise ChannelClosed
-            parts.append(part)
-            length -= len(part)
-        return b"".join(parts)
+            _exit(0)
+        if len(self.buffer) < 5 + length:
+            return False
+        payload = bytes(self.buffer[5 : 5 + length])
+        del self.buffer[: 5 + length]
+        if kind in (SETUP, EXECUTE):
+            descriptors, self.descriptors = self.descriptors, []
+            self.requests.append((kind, payload, descriptors))
+            if kind == EXECUTE:
+                self.executing = True
+                self.interrupts.begin()
+        elif kind in self.answered:
+            if kind == SHELL_DONE:
+                self.command_answer = payload
+            self.answered[kind] += 1
+        else:
+            _exit(0)
+        return True
 
 
 def close_quietly(descriptor):
@@ -281,8 +368,6 @@ class Worker:
         self.event_loop = None
         self.flush_c = None
         self.has_result = False
-        self.stale_shells = 0
-        self.shell_lock = _thread.allocate_lock()
 
     # Life
 
@@ -294,7 +379,7 @@ class Worker:
             self._setup()
             while True:
                 self._execute_next()
-        except (ChannelClosed, OSError):
+        except OSError:
             _exit(0)
 
     def prepare(self):
@@ -304,7 +389,6 @@ class Worker:
         sys.dont_write_bytecode = True  # or `__pycache__` would show up among the session's files
         self._make_main_module()
         self._open_streams()
-        sys.path.insert(0, getcwd())
         self.start_directory = getcwd()
         builtins.input = __builtins__["input"] = _no_input
         builtins.display = __builtins__["display"] = self._display_lazily
@@ -339,30 +423,24 @@ class Worker:
         sys.modules["__main__"] = main
 
     def _setup(self):
-        kind, payload, _ = self.channel.receive()
+        kind, payload, _ = self.channel.next_request()
         if kind != SETUP:
-            raise ChannelClosed
+            _exit(0)
         setup = decode_json(payload)
-        import ctypes
-
-        library = ctypes.CDLL(None, use_errno=True)
-        self.flush_c = library.fflush
+        self.flush_c = _c_function("fflush")
         if setup.get("seccomp"):
-            _install_filter(ctypes, library, setup["seccomp"])
+            _install_filter(setup["seccomp"])
+        # Only now: before the filter is on, no import may find a file of the user.
+        sys.path.insert(0, getcwd())
         version = "%d.%d.%d" % sys.version_info[:3]
         self._detach()
         self.channel.send(READY, encode_json({"runtime": "python", "version": version}))
 
     def _execute_next(self):
-        while True:
-            kind, payload, descriptors = self.channel.receive()
-            if kind == SHELL_DONE and self.stale_shells:
-                self.stale_shells -= 1  # of a command whose wait was interrupted
-            elif kind != INPUTS_CLOSED:
-                break
+        kind, payload, descriptors = self.channel.next_request()
         if kind != EXECUTE or len(descriptors) != 2:
-            raise ChannelClosed
-        self.interrupts.begin()
+            _exit(0)
+        self.interrupts.install()  # a signal handler may have put its own there since
         request = decode_json(payload)
         self._attach(descriptors)
         # Held back while user code runs: what is needed afterwards, when it has used up all descriptors.
@@ -572,7 +650,7 @@ class Worker:
             text = "[display of %s left out: %d bytes are more than can be shown; save it to a file to keep it]"
             text %= (", ".join(sorted(map(str, data))), len(payload))
             payload = encode_json({"data": {"text/plain": text}, "metadata": {}})
-        self.channel.send(DISPLAY, payload)
+        self.channel.show(payload)
 
     def send_result(self, value, text, data):
         """The value of the last expression."""
@@ -597,7 +675,8 @@ class Worker:
                 payload = encode_json(errors.describe(error))
         except BaseException:  # out of memory, or a standard module that user code broke
             name = type(error).__name__
-            payload = encode_json({"name": name, "message": "", "traceback": name})
+            memory = isinstance(error, MemoryError)
+            payload = encode_json({"name": name, "message": "", "traceback": name, "isMemoryError": memory})
         self.flush()
         self.channel.send(ERROR, payload)
 
@@ -610,23 +689,11 @@ class Worker:
     def run_command(self, command, capture):
         """Has init run a shell command; its exit code (negative: the signal that ended it) and what was captured."""
         self.flush()
-        with self.shell_lock:
-            self.channel.send(SHELL, (b"\1" if capture else b"\0") + command.encode("utf-8", "surrogateescape"))
-            try:
-                while True:
-                    self.channel.wait()
-                    with self.interrupts:
-                        kind, payload, _ = self.channel.receive()
-                        if kind != SHELL_DONE:
-                            _exit(1)
-                        if not self.stale_shells:
-                            return int.from_bytes(payload[:4], "little", signed=True), payload[4:].decode("utf-8", "replace")
-                        self.stale_shells -= 1
-            except KeyboardInterrupt:
-                self.stale_shells += 1
-                raise
-            except (ChannelClosed, OSError):
-                _exit(0)
+        request = (b"\1" if capture else b"\0") + command.encode("utf-8", "surrogateescape")
+        if len(request) > FRAME_LIMIT:
+            raise OSError(E2BIG, "the command is too long")
+        answer = self.channel.command(request)
+        return int.from_bytes(answer[:4], "little", signed=True), answer[4:].decode("utf-8", "replace")
 
 
 def _frame_data(worker, data):
@@ -659,24 +726,45 @@ def _no_input(prompt="", /):
     raise EOFError("no input is available: pass data with `inputs`")
 
 
-def _install_filter(ctypes, library, encoded):
+def _c_function(name):
+    """A function of the C library that returns an int. From the C part of `ctypes`: the package takes 3 ms to import."""
+    from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_USE_ERRNO, CFuncPtr, dlopen, dlsym
+
+    class Function(CFuncPtr):
+        _flags_ = FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO
+        _restype_ = _c_type("i")
+
+    return Function(dlsym(dlopen(None, 0), name))
+
+
+def _c_type(letter):
+    """A C type by its letter in `struct`."""
+    from _ctypes import _SimpleCData
+
+    return type(_SimpleCData)("c_type", (_SimpleCData,), {"_type_": letter})
+
+
+def _install_filter(encoded):
     """Puts the seccomp filter on. Without it not one instruction of user code may run, so failing ends the worker."""
+    from _ctypes import Structure, byref, get_errno
     from binascii import a2b_base64
 
-    class Program(ctypes.Structure):
-        _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
+    class Program(Structure):
+        _fields_ = [("length", _c_type("H")), ("filter", _c_type("z"))]
 
-    set_no_new_privileges, set_seccomp, filter_mode, instruction_size = 38, 22, 2, 8
+    set_no_new_privileges, set_filter, all_threads, instruction_size = 38, 1, 1, 8
     try:
         instructions = a2b_base64(encoded)
         if not instructions or len(instructions) % instruction_size:
             raise ValueError("not a filter")
         program = Program(len(instructions) // instruction_size, instructions)
-        zero = ctypes.c_ulong(0)
-        if library.prctl(set_no_new_privileges, ctypes.c_ulong(1), zero, zero, zero):
-            raise OSError(ctypes.get_errno(), "no_new_privs")
-        if library.prctl(set_seccomp, ctypes.c_ulong(filter_mode), ctypes.byref(program), zero, zero):
-            raise OSError(ctypes.get_errno(), "seccomp")
+        prctl, syscall, long = _c_function("prctl"), _c_function("syscall"), _c_type("L")
+        seccomp = {"x86_64": 317, "aarch64": 277}[uname().machine]
+        if prctl(set_no_new_privileges, long(1), long(0), long(0), long(0)):
+            raise OSError(get_errno(), "no_new_privs")
+        # A thread that a package's start-up file left would keep what this one gives up.
+        if syscall(long(seccomp), long(set_filter), long(all_threads), byref(program)):
+            raise OSError(get_errno(), "seccomp")
     except BaseException:
         _exit(70)
 

@@ -248,16 +248,17 @@ class SandboxShell(InteractiveShell):
     # Shell commands: init runs them
 
     def system(self, cmd):
-        """Runs a command; its exit status is in `_exit_code`, as with IPython."""
+        """Runs a command; its exit status is in `_exit_code`, as with IPython: negative for a signal."""
         self._refuse_background(cmd)
-        self.user_ns["_exit_code"] = run_shell(self.var_expand(cmd, depth=1))[0]
+        self.user_ns["_exit_code"] = _signed(run_shell(self.var_expand(cmd, depth=1))[0])
 
     system_piped = system_raw = system
 
     def getoutput(self, cmd, split=True, depth=0):
         """Runs a command; its output as a list of lines."""
         self._refuse_background(cmd)
-        self.user_ns["_exit_code"], output = run_shell(self.var_expand(cmd, depth=depth + 1), capture=True)
+        status, output = run_shell(self.var_expand(cmd, depth=depth + 1), capture=True)
+        self.user_ns["_exit_code"] = _signed(status)
         return SList(output.splitlines()) if split else LSString(output)
 
     def _refuse_background(self, cmd):
@@ -273,6 +274,11 @@ def _hides_interrupt(error):
             return True
         error = error.__context__
     return False
+
+
+def _signed(status):
+    """A shell gives 128 and the signal for a command that a signal ended; IPython takes that back."""
+    return 128 - status if status > 128 else status
 
 
 def run_shell(command, capture=False):

@@ -108,9 +108,21 @@ fn push_inert(text: &mut String, from: &str) {
             '\0'..='\u{1f}' => text.push(char::from_u32(0x2400 + u32::from(character)).unwrap_or('\u{fffd}')),
             '\u{7f}' => text.push('\u{2421}'),
             // C1 controls, and characters that reorder or hide what stands around them.
-            '\u{80}'..='\u{9f}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' => {
-                text.push_str(&format!("<U+{:04X}>", u32::from(character)));
-            }
+            '\u{80}'..='\u{9f}'
+            | '\u{ad}'
+            | '\u{61c}'
+            | '\u{115f}'
+            | '\u{1160}'
+            | '\u{180e}'
+            | '\u{200b}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{2069}'
+            | '\u{3164}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}' => text.push_str(&format!("<U+{:04X}>", u32::from(character))),
             other => text.push(other),
         }
     }

@@ -65,13 +65,12 @@ pub(crate) fn collect(file: File, entry: &Entry, folder: Option<&Path>) -> io::R
     } else {
         None
     };
-    Ok(Artifact {
-        path: entry.path.to_string_lossy().into_owned(),
-        size_bytes: entry.size,
-        media_type: media_type(&entry.path),
-        sha256: digest.filter(|_| entry.size <= DIGEST_BYTES),
-        url: None,
-    })
+    Ok(Artifact { sha256: digest.filter(|_| entry.size <= DIGEST_BYTES), ..listed(entry) })
+}
+
+/// A file that is told of, but neither read nor copied.
+pub(crate) fn listed(entry: &Entry) -> Artifact {
+    Artifact { path: entry.path.to_string_lossy().into_owned(), size_bytes: entry.size, media_type: media_type(&entry.path), sha256: None, url: None }
 }
 
 /// Creates the file for an artifact beneath the output folder, whose path consists of plain names only.

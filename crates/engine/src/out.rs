@@ -1,5 +1,6 @@
 //! The folder that artifacts and pictures are copied to: all of them, or none.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,21 @@ pub(crate) struct Out {
     folder: PathBuf,
     staging: Option<TempDir>,
     made: Option<PathBuf>,
-    names: Vec<PathBuf>,
+    names: HashSet<PathBuf>,
+}
+
+/// Whether a name that code chose is at fault, and not the folder: too long, or in the way of another.
+pub(crate) fn is_names_fault(error: &io::Error) -> bool {
+    use io::ErrorKind;
+    let kinds = [
+        ErrorKind::InvalidFilename,
+        ErrorKind::AlreadyExists,
+        ErrorKind::NotADirectory,
+        ErrorKind::IsADirectory,
+        ErrorKind::DirectoryNotEmpty,
+        ErrorKind::InvalidInput,
+    ];
+    kinds.contains(&error.kind())
 }
 
 /// What to say when a file cannot be saved.
@@ -39,7 +54,7 @@ pub(crate) fn check(folder: &Path) -> Result<(), Error> {
 impl Out {
     /// Nothing is made until the first file comes.
     pub(crate) fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), staging: None, made: None, names: Vec::new() }
+        Self { folder: folder.to_owned(), staging: None, made: None, names: HashSet::new() }
     }
 
     /// Where files are collected.
@@ -59,7 +74,7 @@ impl Out {
         let (stem, extension) = wanted.split_once('.').unwrap_or((wanted, "bin"));
         let mut name = wanted.to_owned();
         let mut number = 1;
-        while self.names.iter().any(|taken| taken == Path::new(&name)) {
+        while self.names.contains(Path::new(&name)) {
             name = format!("{stem}-{number}.{extension}");
             number += 1;
         }
@@ -68,20 +83,25 @@ impl Out {
 
     /// Says that a file with this name stands in the staging folder.
     pub(crate) fn add(&mut self, name: &Path) {
-        self.names.push(name.to_owned());
+        self.names.insert(name.to_owned());
     }
 
-    /// Moves everything into place; what stood there under the same name is replaced.
-    pub(crate) fn finish(mut self) -> Result<(), Error> {
+    /// Moves everything into place; what stood there under the same name is replaced. Gives the names that the folder could not take.
+    pub(crate) fn finish(mut self) -> Result<Vec<PathBuf>, Error> {
+        let mut kept_out = Vec::new();
         if let Some(staging) = &self.staging {
             for name in &self.names {
                 let place = self.folder.join(name);
                 let moved = place.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::rename(staging.path().join(name), &place));
-                moved.map_err(|error| failed(&place, &error))?;
+                match moved {
+                    Ok(()) => {}
+                    Err(error) if is_names_fault(&error) => kept_out.push(name.clone()),
+                    Err(error) => return Err(failed(&place, &error)),
+                }
             }
         }
         self.made = None;
-        Ok(())
+        Ok(kept_out)
     }
 }
 
@@ -114,6 +134,11 @@ mod tests {
         out.finish().unwrap();
         assert_eq!(fs::read_to_string(folder.join("x.txt")).unwrap(), "2");
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "the staging folder is gone");
+        let mut out = Out::new(&folder);
+        fs::create_dir(out.staging().unwrap().join("x.txt")).unwrap();
+        fs::write(out.staging().unwrap().join("x.txt/below"), "3").unwrap();
+        out.add(Path::new("x.txt/below"));
+        assert_eq!(out.finish().unwrap(), [Path::new("x.txt/below")], "a file is in the way of a folder");
     }
 
     #[test]

@@ -33,7 +33,9 @@ const MAX_VALUE_BYTES: usize = 2 * 1024 * 1024;
 /// Pictures and other displays of one execution together, in bytes; more ends it like too much text.
 const DISPLAY_BYTES: usize = 64 * 1024 * 1024;
 /// Displays of one execution.
-const MAX_DISPLAYS: usize = 10_000;
+const MAX_DISPLAYS: usize = 1000;
+/// Media types of one display.
+const MAX_FORMS: usize = 16;
 /// Bytes of an upload sent at once.
 const UPLOAD_BYTES: usize = 256 * 1024;
 
@@ -106,10 +108,12 @@ pub struct Control(Mutex<ControlState>);
 struct ControlState {
     remote: Option<Remote>,
     asked: u32,
+    began: bool,
 }
 
 impl Control {
-    /// Interrupts what runs; asked a second time, kills it. Returns whether anything runs.
+    /// Interrupts what runs; asked a second time, kills it. Returns whether the run has begun: it then ends by itself,
+    /// and cleans up after itself.
     pub fn interrupt(&self) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.asked = state.asked.saturating_add(1);
@@ -118,7 +122,11 @@ impl Control {
             // Gone means over, which is what was wanted.
             let _ = remote.send(&message);
         }
-        state.remote.is_some()
+        state.began
+    }
+
+    fn begin(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).began = true;
     }
 
     fn asked(&self) -> u32 {
@@ -152,6 +160,7 @@ pub(crate) fn run(backend: &dyn Backend, template: TemplateId, request: &RunRequ
     if let Some(out) = &request.out {
         out::check(out)?;
     }
+    control.begin();
     let mut sandbox = backend.spawn(template, &options)?;
     for (name, path) in &request.files {
         upload(sandbox.as_mut(), name, path)?;
@@ -302,6 +311,8 @@ enum Phase {
 
 fn python_payload(request: &RunRequest) -> String {
     let code = String::from_utf8_lossy(&request.code);
+    // Files from Windows begin with a mark that Python takes in files only.
+    let code = code.strip_prefix('\u{feff}').unwrap_or(&code);
     let mut payload = json!({"code": code, "inputs": request.inputs});
     if let (Some(filename), Some(members)) = (&request.filename, payload.as_object_mut()) {
         members.insert("filename".to_owned(), json!(filename));
@@ -324,6 +335,7 @@ impl Collected<'_> {
                     Stream::Stderr => self.stderr.push(&bytes),
                 }
             }
+            FromInit::Worker { .. } if self.facts.stop == Some(Stop::Output) => {}
             FromInit::Worker { kind, payload, .. } => {
                 self.output_bytes = self.output_bytes.saturating_add(payload.len());
                 match kind {
@@ -344,13 +356,13 @@ impl Collected<'_> {
 
     fn display(&mut self, payload: &[u8]) {
         if let Ok(shown) = serde_json::from_slice::<Shown>(payload) {
-            self.show(&shown.data);
+            self.show(&shown.data.0);
         }
     }
 
     fn result(&mut self, payload: &[u8]) {
         let Ok(shown) = serde_json::from_slice::<Shown>(payload) else { return };
-        self.show(&shown.data);
+        self.show(&shown.data.0);
         let text = shown.text.unwrap_or_default();
         let json = shown.json.and_then(|json| serde_json::from_str(std::str::from_utf8(bounded(json.get().as_bytes())).ok()?).ok());
         let value = Value { text, json: json.unwrap_or(Json::Null) };
@@ -390,9 +402,38 @@ impl Collected<'_> {
 #[derive(Deserialize)]
 struct Shown {
     #[serde(default)]
-    data: BTreeMap<String, Box<RawValue>>,
+    data: Forms,
     text: Option<String>,
     json: Option<Box<RawValue>>,
+}
+
+/// Contents by media type, no more than [`MAX_FORMS`]: one more fails the frame before it costs anything.
+#[derive(Default)]
+struct Forms(BTreeMap<String, Box<RawValue>>);
+
+impl<'de> Deserialize<'de> for Forms {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Forms;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(formatter, "an object of at most {MAX_FORMS} members")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Forms, A::Error> {
+                let mut forms = BTreeMap::new();
+                while let Some((media_type, content)) = map.next_entry()? {
+                    if forms.len() >= MAX_FORMS {
+                        return Err(serde::de::Error::custom("too many media types"));
+                    }
+                    forms.insert(media_type, content);
+                }
+                Ok(Forms(forms))
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
 }
 
 /// Nothing, where it is longer than a value may be.
@@ -406,7 +447,7 @@ fn compact(text: &str) -> String {
 }
 
 /// Collects new and changed files, and copies them and what was shown into the output folder where there is one; files of more than
-/// `room` bytes together are listed, but not copied.
+/// `room` bytes together, or with names that the folder cannot take, are listed, but not copied.
 fn artifacts(sandbox: &dyn Sandbox, before: &Before, outputs: &mut [Output], out: Option<&Path>, room: u64) -> Result<Vec<Artifact>, Error> {
     // The sandbox may be gone, its files with it.
     let listing = sandbox.workspace().list().unwrap_or_default();
@@ -416,23 +457,34 @@ fn artifacts(sandbox: &dyn Sandbox, before: &Before, outputs: &mut [Output], out
     // Sparse files and hard links can claim far more than the workspace holds.
     let mut budget = room;
     for entry in news {
+        let Some(left) = budget.checked_sub(entry.size) else {
+            artifacts.push(artifact::listed(entry));
+            continue;
+        };
         let Some(file) = artifact::open(sandbox.workspace(), entry) else { continue };
-        let fits = entry.size <= budget;
-        budget = budget.saturating_sub(if fits { entry.size } else { 0 });
-        let staging = target.as_mut().filter(|_| fits).map(Out::staging).transpose()?;
+        budget = left;
+        let staging = target.as_mut().map(Out::staging).transpose()?;
         let place = out.map_or_else(|| entry.path.clone(), |out| out.join(&entry.path));
-        let mut artifact = artifact::collect(file, entry, staging).map_err(|error| out::failed(&place, &error))?;
-        if let (Some(target), true) = (&mut target, fits) {
-            target.add(&entry.path);
-            artifact.url = Some(place.display().to_string());
+        match artifact::collect(file, entry, staging) {
+            Ok(mut artifact) => {
+                if let Some(target) = &mut target {
+                    target.add(&entry.path);
+                    artifact.url = Some(place.display().to_string());
+                }
+                artifacts.push(artifact);
+            }
+            Err(error) if out::is_names_fault(&error) => artifacts.push(artifact::listed(entry)),
+            Err(error) => return Err(out::failed(&place, &error)),
         }
-        artifacts.push(artifact);
     }
     if let (Some(mut target), Some(folder)) = (target, out) {
         for output in outputs.iter_mut().filter(|output| output.is_picture()) {
             save(&mut target, output, folder)?;
         }
-        target.finish()?;
+        let kept_out: Vec<String> = target.finish()?.iter().map(|name| folder.join(name).display().to_string()).collect();
+        for artifact in artifacts.iter_mut().filter(|artifact| artifact.url.as_ref().is_some_and(|url| kept_out.contains(url))) {
+            artifact.url = None;
+        }
     }
     Ok(artifacts)
 }

@@ -62,6 +62,7 @@ fn set_up(stage: &str, configuration: &Configuration, host: &mut Channel) -> Res
     // The limit is that of our own user namespace: nothing below can make another one.
     failed("forbid", "nested user namespaces", std::fs::write("/proc/sys/user/max_user_namespaces", "0"))?;
     enter_root(stage, configuration)?;
+    own_streams()?;
     failed("name", "the sandbox", rustix::system::sethostname(configuration.hostname.as_bytes()))?;
     let workspace = rustix::fs::open(WORKSPACE, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let workspace = failed("open", WORKSPACE, workspace)?;
@@ -96,6 +97,15 @@ fn enter_root(stage: &str, configuration: &Configuration) -> Result<(), Failure>
     failed("detach", "the old root", detach_old_root())
 }
 
+/// Standard input and output become the sandbox's own null device: those we came with were opened through the host's mounts.
+fn own_streams() -> Result<(), Failure> {
+    let null = failed("open", "/dev/null", rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()))?;
+    for stream in 0..3 {
+        failed("replace", "a standard stream", sys::dup2(null.as_fd(), stream))?;
+    }
+    Ok(())
+}
+
 fn mount_tmpfs(tmpfs: &Tmpfs) -> Result<(), Failure> {
     let target = format!(".{}", tmpfs.target);
     let options = format!("size={},nr_inodes={},mode={:o}", tmpfs.bytes, tmpfs.inodes, tmpfs.mode);
@@ -117,6 +127,8 @@ fn set_limits(limits: &ProcessLimits) -> Result<(), Failure> {
     let fixed = [
         // Not 0: a host whose core pattern is a pipe would still start its helper for us. With 1 the kernel refuses either way.
         (Resource::Core, 1),
+        // A belt for the watchdog: children that the kernel collects by itself leave no account.
+        (Resource::Cpu, limits.cpu_seconds.saturating_add(5)),
         (Resource::Memlock, 0),
         (Resource::Msgqueue, 0),
         (Resource::Nice, 0),

@@ -209,6 +209,7 @@ impl Launcher {
             ToLauncher::Kill { sandbox } => {
                 if let Some(running) = self.sandboxes.get(&sandbox) {
                     failed("kill", "the sandbox", rustix::process::kill_process(running.init, Signal::KILL))?;
+                    thaw(&running.cgroups);
                 }
             }
         }
@@ -281,6 +282,7 @@ impl Launcher {
         let sandboxes = std::mem::take(&mut self.sandboxes);
         for running in sandboxes.values() {
             let _ = rustix::process::kill_process(running.init, Signal::KILL);
+            thaw(&running.cgroups);
         }
         while rustix::process::wait(WaitOptions::empty()).is_ok() {}
         for path in sandboxes.values().flat_map(|running| &running.cgroups) {
@@ -291,6 +293,21 @@ impl Launcher {
             }
         }
     }
+}
+
+/// Lets the frozen go on: in version 1 of cgroups they would not even die.
+fn thaw(cgroups: &[String]) {
+    for path in cgroups {
+        // Not every tree has these files.
+        let _ = write_existing(&format!("{HOST}{path}/freezer.state"), b"THAWED");
+        let _ = write_existing(&format!("{HOST}{path}/cgroup.freeze"), b"0");
+    }
+}
+
+fn write_existing(path: &str, text: &[u8]) -> io::Result<()> {
+    let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::write(&file, text)?;
+    Ok(())
 }
 
 /// How a process ended, from its wait status.

@@ -39,6 +39,7 @@ pub(crate) fn start(configuration: &Configuration, command: &[u8], stdout: Borro
     match sys::fork()? {
         Forked::Parent(pid) => {
             let pid = Pid::from_raw(pid).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?;
+            rustix::io::ioctl_fionbio(&report, true)?;
             Ok(Runner { pid, report })
         }
         Forked::Child => {
@@ -83,7 +84,7 @@ fn run(configuration: &Configuration, exec: &Exec, stdout: BorrowedFd<'_>, stder
         prefer_for_oom(command);
     }
     let exit = wait_for(command, &signals);
-    end_descendants();
+    end_descendants(&signals);
     Ok(exit)
 }
 
@@ -136,7 +137,8 @@ fn wait_for(command: Pid, signals: &OwnedFd) -> Exit {
 }
 
 /// Ends everything that descends from this process. Stopping comes first, so that nothing can fork ahead of the sweep.
-fn end_descendants() {
+fn end_descendants(signals: &OwnedFd) {
+    const A_MOMENT: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
     loop {
         let mut stopped = 0;
         loop {
@@ -155,8 +157,11 @@ fn end_descendants() {
         for pid in descendants() {
             let _ = rustix::process::kill_process(pid, Signal::KILL);
         }
-        // At least one child is there, so this waits for its end; the rest is collected without waiting.
-        let _ = rustix::process::wait(WaitOptions::empty());
+        // Never for long: whatever the scan missed, the next round looks again.
+        let mut wait = [PollFd::new(signals, PollFlags::IN)];
+        let _ = rustix::event::poll(&mut wait, Some(&A_MOMENT));
+        let mut info = [0_u8; 128];
+        while rustix::io::read(signals, &mut info).is_ok_and(|count| count > 0) {}
         while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
     }
 }
@@ -189,13 +194,15 @@ fn encode(exit: Exit) -> [u8; REPORT_BYTES] {
     [a, b, c, d, e, f, g, h]
 }
 
-/// Reads a runner's report; a runner that died without one was killed.
-pub(crate) fn read_report(report: &OwnedFd) -> Exit {
+/// Reads a runner's report without waiting; `None` where it has not come yet. A runner that died without one was killed.
+pub(crate) fn read_report(report: &OwnedFd) -> Option<Exit> {
     let mut bytes = [0_u8; REPORT_BYTES];
-    if rustix::io::read(report, &mut bytes) != Ok(REPORT_BYTES) {
-        return Exit::Signal(libc::SIGKILL);
+    match rustix::io::read(report, &mut bytes) {
+        Ok(REPORT_BYTES) => {}
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return None,
+        _ => return Some(Exit::Signal(libc::SIGKILL)),
     }
     let [a, b, c, d, e, f, g, h] = bytes;
     let value = i32::from_le_bytes([e, f, g, h]);
-    if i32::from_le_bytes([a, b, c, d]) == 0 { Exit::Code(value) } else { Exit::Signal(value) }
+    Some(if i32::from_le_bytes([a, b, c, d]) == 0 { Exit::Code(value) } else { Exit::Signal(value) })
 }

@@ -24,10 +24,15 @@ use crate::watchdog;
 const QUEUE_BYTES: usize = 1024 * 1024;
 /// At a barrier, no more than this is drained from each pipe: a thread that writes without end must not hold the frame up.
 const BARRIER_BYTES: usize = 1024 * 1024;
+/// More than this waiting for a worker means that it does not read its answers.
+const WORKER_QUEUE_BYTES: usize = 4 * 1024 * 1024;
+/// Frames of the worker served in one turn: then the host, the clock and the dead have their turn.
+const FRAMES_PER_TURN: usize = 64;
 /// What `!cmd` captures for the caller at most.
 const CAPTURE_BYTES: usize = 1024 * 1024;
 /// How often limits are looked at while something runs.
 const WATCH: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// Serves the host until it closes its channel. Leaving ends everything inside, since this is process 1.
 pub(crate) fn run(host: Channel, configuration: Configuration) {
@@ -46,6 +51,8 @@ struct Worker {
     pid: Pid,
     channel: Channel,
     ready: bool,
+    /// Frames may wait that have been read already.
+    more: bool,
 }
 
 /// The execution that runs.
@@ -130,14 +137,12 @@ impl Supervisor {
                 self.hear_worker();
             }
             if ready.report {
-                self.command_ended();
+                self.command_ended(false);
             }
             if ready.signals {
                 self.reap();
             }
-            if self.running.is_some() {
-                self.watch();
-            }
+            self.watch();
             if ready.host && !self.hear_host() {
                 return;
             }
@@ -161,7 +166,7 @@ impl Supervisor {
             let read = if room { PollFlags::IN } else { PollFlags::empty() };
             let write = if worker.channel.queued_bytes() > 0 { PollFlags::OUT } else { PollFlags::empty() };
             entries.push((PollFd::new(&worker.channel, read | write), |ready, events| {
-                ready.worker = events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR);
+                ready.worker |= events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR);
                 ready.worker_room = events.contains(PollFlags::OUT);
             }));
         }
@@ -179,12 +184,15 @@ impl Supervisor {
             }
         }
         let (mut polls, marks): (Vec<_>, Vec<_>) = entries.into_iter().unzip();
-        let patience = self.running.as_ref().map(|_| &WATCH);
+        // Frames that wait here already are served as soon as there is room for what they bring.
+        let more = room && self.worker.as_ref().is_some_and(|worker| worker.more);
+        let watched = self.running.is_some() || (self.worker.is_some() && self.configuration.limits.memory_bytes.is_some());
+        let patience = if more { Some(&AT_ONCE) } else { watched.then_some(&WATCH) };
         match rustix::event::poll(&mut polls, patience) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return None,
         }
-        let mut ready = Ready::default();
+        let mut ready = Ready { worker: more, ..Ready::default() };
         for (poll, mark) in polls.iter().zip(marks) {
             if !poll.revents().is_empty() {
                 mark(&mut ready, poll.revents());
@@ -326,7 +334,7 @@ impl Supervisor {
     /// Drains a pipe of the execution into the host's queue, at most `limit` bytes.
     fn drain(&mut self, stream: Stream, limit: usize) {
         let mut total = 0;
-        while total < limit {
+        while total < limit && self.host.queued_bytes() < QUEUE_BYTES + 2 * BARRIER_BYTES {
             let Some(running) = &self.running else { return };
             let mut buffer = vec![0; 64 * 1024];
             match rustix::io::read(running.read_end(stream), &mut buffer) {
@@ -356,10 +364,17 @@ impl Supervisor {
     /// Reads frames of the worker. One that breaks the format ends it.
     fn hear_worker(&mut self) {
         let Some(worker) = &mut self.worker else { return };
+        // Not before what it said already has been served: it would pile up here.
+        let more = std::mem::take(&mut worker.more);
         // A worker without its channel is of no use, whoever closed it: what it said last still counts, then it goes.
-        let open = matches!(worker.channel.read(), Ok(Read::Open));
-        loop {
+        let open = more || matches!(worker.channel.read(), Ok(Read::Open));
+        for turn in 0.. {
+            let full = self.host.queued_bytes() >= QUEUE_BYTES;
             let Some(worker) = &mut self.worker else { return };
+            if turn >= FRAMES_PER_TURN || full {
+                worker.more = true;
+                return;
+            }
             match worker.channel.next_frame() {
                 Ok(Some((kind, payload))) => {
                     if !self.worker_says(kind, payload) {
@@ -405,7 +420,13 @@ impl Supervisor {
                 true
             }
             kinds::DONE => {
-                self.finish(End::Completed);
+                // A limit that stopped it is how it ended, however orderly.
+                let end = match self.running.as_ref().and_then(|running| running.hit) {
+                    Some(Hit::Cpu(_)) => End::CpuLimit { state_lost: false },
+                    Some(Hit::Memory) => End::MemoryLimit { state_lost: false },
+                    None => End::Completed,
+                };
+                self.finish(end);
                 true
             }
             kinds::SHELL => {
@@ -420,8 +441,7 @@ impl Supervisor {
     /// Lets the worker go on after a display: what it prints next stands behind it.
     fn acknowledge(&mut self) {
         if let (Some(worker), Ok(frame)) = (&mut self.worker, frame::encode(kinds::TAKEN, &[])) {
-            worker.channel.queue(&frame);
-            let _ = worker.channel.flush();
+            worker.answer(&frame);
         }
     }
 
@@ -454,11 +474,19 @@ impl Supervisor {
     }
 
     /// A command's runner reported, or died.
-    fn command_ended(&mut self) {
+    fn command_ended(&mut self, dead: bool) {
         self.pump_capture();
         let Some(running) = &mut self.running else { return };
         let Some(command) = running.command.take() else { return };
-        let exit = runner::read_report(&command.runner.report);
+        let exit = match runner::read_report(&command.runner.report) {
+            Some(exit) => exit,
+            None if dead => Exit::Signal(libc::SIGKILL),
+            None => {
+                // What was ready belonged to a command that has been given up meanwhile.
+                running.command = Some(command);
+                return;
+            }
+        };
         let _ = rustix::process::kill_process(command.runner.pid, Signal::KILL);
         let _ = rustix::process::waitpid(Some(command.runner.pid), WaitOptions::empty());
         if running.shell {
@@ -490,8 +518,7 @@ impl Supervisor {
         let mut payload = code.to_le_bytes().to_vec();
         payload.extend_from_slice(captured);
         if let (Some(worker), Ok(frame)) = (&mut self.worker, frame::encode(kinds::SHELL_DONE, &payload)) {
-            worker.channel.queue(&frame);
-            let _ = worker.channel.flush();
+            worker.answer(&frame);
         }
     }
 
@@ -537,7 +564,7 @@ impl Supervisor {
             if self.worker.as_ref().is_some_and(|worker| worker.pid == pid) {
                 self.worker_ended(exit_of(status));
             } else if command == Some(pid) {
-                self.command_ended();
+                self.command_ended(true);
             }
         }
     }
@@ -584,7 +611,15 @@ impl Supervisor {
     /// Looks at CPU time and, where no cgroup does, at memory.
     fn watch(&mut self) {
         let limits = self.configuration.limits;
-        let Some(running) = &mut self.running else { return };
+        let Some(running) = &mut self.running else {
+            // A thread that outlived its execution is still held to the limit.
+            if let Some(worker) = &self.worker
+                && limits.memory_bytes.is_some_and(|limit| watchdog::memory_bytes() > limit)
+            {
+                let _ = rustix::process::kill_process(worker.pid, Signal::KILL);
+            }
+            return;
+        };
         let used = watchdog::cpu_microseconds().saturating_sub(running.cpu_start);
         let allowed = limits.cpu_seconds.saturating_mul(1_000_000);
         match running.hit {
@@ -609,6 +644,17 @@ impl Supervisor {
                     self.finish(End::WorkerFailed);
                 }
             }
+        }
+    }
+}
+
+impl Worker {
+    /// Queues an answer; a worker that lets them pile up is killed.
+    fn answer(&mut self, frame: &[u8]) {
+        self.channel.queue(frame);
+        let _ = self.channel.flush();
+        if self.channel.queued_bytes() > WORKER_QUEUE_BYTES {
+            let _ = rustix::process::kill_process(self.pid, Signal::KILL);
         }
     }
 }
@@ -678,7 +724,7 @@ fn spawn_worker(configuration: &Configuration) -> io::Result<Worker> {
     channel.queue(&setup);
     match channel.flush() {
         Err(error) if !would_block(&error) => Err(error),
-        _ => Ok(Worker { pid, channel, ready: false }),
+        _ => Ok(Worker { pid, channel, ready: false, more: false }),
     }
 }
 

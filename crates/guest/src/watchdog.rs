@@ -41,7 +41,9 @@ pub fn parse_stat(text: &[u8]) -> Option<Process> {
     // The state is field 3, utime and stime are 14 and 15.
     let user: u64 = fields.nth(9)?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
-    Some(Process { pid, parent, zombie: matches!(state, "Z" | "X"), cpu_ticks: user.saturating_add(system) })
+    // Field 20. A leader that has left shows as a zombie while its other threads live: that is no dead process.
+    let threads: u64 = fields.nth(4)?.parse().ok()?;
+    Some(Process { pid, parent, zombie: matches!(state, "Z" | "X") && threads < 2, cpu_ticks: user.saturating_add(system) })
 }
 
 /// CPU microseconds used so far by everything below init, alive or collected.
@@ -52,23 +54,32 @@ pub(crate) fn cpu_microseconds() -> u64 {
 
 /// Bytes of private and shared memory of all processes, without file pages.
 pub(crate) fn memory_bytes() -> u64 {
-    processes()
-        .iter()
-        .filter_map(|process| std::fs::read(format!("/proc/{}/status", process.pid.as_raw_nonzero())).ok())
-        .map(|status| parse_status(&status))
-        .fold(0, u64::saturating_add)
+    let own = std::fs::read("/proc/self/status").ok().and_then(|status| parse_status(&status)).unwrap_or_default();
+    processes().iter().filter_map(|process| memory_of(process.pid)).fold(own, u64::saturating_add)
 }
 
-/// Adds up `RssAnon` and `RssShmem` of a `/proc/<pid>/status`, in bytes.
+/// Memory of a process, from its first thread that still has any: a leader that has left tells none.
+fn memory_of(pid: Pid) -> Option<u64> {
+    let folder = format!("/proc/{}", pid.as_raw_nonzero());
+    let status = std::fs::read(format!("{folder}/status")).ok().and_then(|status| parse_status(&status));
+    status.or_else(|| {
+        let threads = std::fs::read_dir(format!("{folder}/task")).ok()?;
+        threads.flatten().find_map(|thread| parse_status(&std::fs::read(thread.path().join("status")).ok()?))
+    })
+}
+
+/// Adds up `RssAnon` and `RssShmem` of a `/proc/<pid>/status`, in bytes; `None` where it has neither.
 #[must_use]
-pub fn parse_status(text: &[u8]) -> u64 {
-    let mut kibibytes = 0_u64;
+pub fn parse_status(text: &[u8]) -> Option<u64> {
+    let mut kibibytes = None;
     for line in text.split(|byte| *byte == b'\n') {
         let value = line.strip_prefix(b"RssAnon:").or_else(|| line.strip_prefix(b"RssShmem:"));
-        let number = value.and_then(|value| std::str::from_utf8(value).ok()).and_then(|value| value.trim().strip_suffix("kB")?.trim().parse().ok());
-        kibibytes = kibibytes.saturating_add(number.unwrap_or(0));
+        let number = value.and_then(|value| std::str::from_utf8(value).ok()).and_then(|value| value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+        if let Some(number) = number {
+            kibibytes = Some(number.saturating_add(kibibytes.unwrap_or_default()));
+        }
     }
-    kibibytes.saturating_mul(1024)
+    kibibytes.map(|kibibytes| kibibytes.saturating_mul(1024))
 }
 
 #[cfg(test)]
@@ -81,6 +92,8 @@ mod tests {
         let process = parse_stat(text).unwrap();
         assert_eq!((process.pid.as_raw_nonzero().get(), process.parent.unwrap().as_raw_nonzero().get()), (42, 12));
         assert_eq!((process.zombie, process.cpu_ticks), (false, 200));
+        let left = |threads| parse_stat(format!("42 (x) Z 12 42 42 0 -1 4194560 1 2 3 4 150 50 0 0 20 0 {threads} 0 9 1 1").as_bytes()).unwrap().zombie;
+        assert!(left(1) && !left(2), "threads outlive their leader");
         for broken in [&b""[..], b"42", b"42 (", b"42 (x)", b"42 (x) S", b")(", b"x (y) S 1 1 1 1 1 1 1 1 1 1 1 1"] {
             assert_eq!(parse_stat(broken), None, "{broken:?}");
         }
@@ -88,7 +101,7 @@ mod tests {
 
     #[test]
     fn memory_is_anonymous_and_shared_but_not_files() {
-        assert_eq!(parse_status(b"Name:\tx\nRssAnon:\t    100 kB\nRssFile:\t 900 kB\nRssShmem:\t      4 kB\n"), 104 * 1024);
-        assert_eq!(parse_status(b"RssAnon:\nRssShmem:\tx kB\n"), 0);
+        assert_eq!(parse_status(b"Name:\tx\nRssAnon:\t    100 kB\nRssFile:\t 900 kB\nRssShmem:\t      4 kB\n"), Some(104 * 1024));
+        assert_eq!(parse_status(b"RssAnon:\nRssShmem:\tx kB\n"), None);
     }
 }

@@ -453,8 +453,11 @@ mod tests {
         for namespace in [0x80_u64, 0x2_0000, 0x200_0000, 0x400_0000, 0x800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000] {
             assert_eq!(decide(&program, "clone", [namespace | 17, 0, 0, 0, 0, 0]), errno_of(1), "{namespace:#x}");
         }
-        assert_eq!(decide(&program, "prctl", [22, 2, 0, 0, 0, 0]), ALLOW);
-        assert_eq!(decide(&program, "prctl", [22, 1, 0, 0, 0, 0]), errno_of(1));
+        assert_eq!(decide(&program, "prctl", [22, 2, 0, 0, 0, 0]), errno_of(1));
+        assert_eq!(decide(&program, "seccomp", [1, 1, 0, 0, 0, 0]), ALLOW, "a filter for all threads");
+        assert_eq!(decide(&program, "seccomp", [1, 0, 0, 0, 0, 0]), errno_of(1), "a filter for one thread");
+        assert_eq!(decide(&program, "seccomp", [1, 9, 0, 0, 0, 0]), errno_of(1), "a filter with a listener");
+        assert_eq!(decide(&program, "recvmsg", [0, 0, 1, 0, 0, 0]), errno_of(1), "out-of-band data");
         assert_eq!(decide(&program, "kill", [u64::MAX, 9, 0, 0, 0, 0]), errno_of(1));
         assert_eq!(decide(&program, "kill", [0xffff_ffff, 9, 0, 0, 0, 0]), errno_of(1));
         assert_eq!(decide(&program, "kill", [5, 9, 0, 0, 0, 0]), ALLOW);
@@ -465,7 +468,7 @@ mod tests {
         let worker = worker(Arch::X86_64, false).unwrap();
         assert_eq!(decide(&worker, "clone", [17, 0, 0, 0, 0, 0]), errno_of(1));
         assert_eq!(decide(&worker, "clone", [0x003d_0f00, 0, 0, 0, 0, 0]), ALLOW);
-        assert_eq!(decide(&worker, "prctl", [22, 2, 0, 0, 0, 0]), errno_of(1));
+        assert_eq!(decide(&worker, "seccomp", [1, 1, 0, 0, 0, 0]), errno_of(1));
         assert_eq!(decide(&worker, "execve", [0; 6]), errno_of(1));
     }
 

@@ -12,7 +12,8 @@ import tempfile
 import time
 
 DRIVER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "driver.py")
-SETUP, EXECUTE, SHELL_DONE, SHELL = 1, 2, 3, 21
+SETUP, EXECUTE, SHELL_DONE, TAKEN, SHELL = 1, 2, 3, 4, 21
+FRAME_LIMIT = 32 * 1024 * 1024
 NAMES = {16: "ready", 17: "display", 18: "result", 19: "error", 20: "done", 21: "shell"}
 
 
@@ -62,7 +63,9 @@ class Session:
         self.path = os.path.realpath(self.folder.name)
         self.channel, theirs = socket.socketpair()
         self.channel.settimeout(60)
-        self.commands = []
+        self.commands = []  # the text of each command that ran
+        self.running = None  # the command that runs: (process, captures, its stdout, its stderr, pidfd)
+        self.withheld = None  # a number, once `taken` frames are held back
         base = {"HOME": "/tmp", "PATH": os.environ["PATH"], "LANG": "C.UTF-8", "TZ": "UTC"}
         base["MPLCONFIGDIR"] = os.path.join(tempfile.gettempdir(), "driver-tests-matplotlib")
         self.process = subprocess.Popen(
@@ -118,7 +121,7 @@ class Session:
     def receive(self):
         header = self._read(5)
         length = int.from_bytes(header[:4], "little")
-        assert length <= 32 * 1024 * 1024, "frame too long"
+        assert length <= FRAME_LIMIT, "frame too long"
         data = self._read(length)
         return header[4], data if header[4] == SHELL else strict_json(data)
 
@@ -135,7 +138,16 @@ class Session:
         return bytes(data)
 
     def interrupt(self):
+        if self.running:
+            self.running[0].send_signal(signal.SIGINT)
         os.kill(self.process.pid, signal.SIGINT)
+
+    def answer_display(self):
+        """Says `taken`, or remembers to do so."""
+        if self.withheld is None:
+            self.send(TAKEN, b"")
+        else:
+            self.withheld += 1
 
     def start(self, code, inputs=None, filename=None):
         """Sends an execution; its pipes' read ends."""
@@ -178,23 +190,34 @@ class Session:
 
         try:
             while True:
+                if self.running and self.running[-1] not in selector.get_map():
+                    selector.register(self.running[-1], selectors.EVENT_READ, "command")
                 ready = selector.select(max(0, deadline - time.monotonic()))
-                assert ready, "time is up; so far: %r" % outcome.events
+                assert time.monotonic() < deadline, "time is up; so far: %r" % outcome.events[:100]
                 drain()
                 if interrupt_at and interrupt_at in outcome.stdout:
                     interrupt_at = None
                     self.interrupt()
+                if any(key.data == "command" for key, _ in ready):
+                    selector.unregister(self.running[-1])
+                    self._end_command(outcome)
                 if not any(key.fileobj is self.channel for key, _ in ready):
                     continue
                 kind, payload = self.receive()
                 name = NAMES[kind]
                 drain()
+                if name in ("shell", "done") and self.running:
+                    selector.unregister(self.running[-1])
+                    self.running[0].terminate()
+                    self._end_command(outcome)
                 if name == "done":
                     return outcome
                 if name == "shell":
-                    self._shell(payload, outcome)
+                    self._start_command(payload)
                 else:
                     outcome.events.append((name, payload))
+                if name == "display":
+                    self.answer_display()
                 if observe:
                     observe(name, payload)
         finally:
@@ -202,18 +225,28 @@ class Session:
             for read in reads:
                 os.close(read)
 
-    def _shell(self, payload, outcome):
+    def _start_command(self, payload):
         command = payload[1:].decode("utf-8", "surrogateescape")
         self.commands.append(command)
-        done = subprocess.run(
-            ["bash", "-c", command], stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=self.path
+        files = [tempfile.TemporaryFile(), tempfile.TemporaryFile()]
+        process = subprocess.Popen(
+            ["bash", "-c", command], stdin=subprocess.DEVNULL, stdout=files[0], stderr=files[1], cwd=self.path
         )
-        answer = done.returncode.to_bytes(4, "little", signed=True)
-        if payload[0] == 1:
-            answer += done.stdout.encode()
-        else:
-            outcome.events.append(("stdout", done.stdout))
-        outcome.events.append(("stderr", done.stderr))
+        self.running = (process, payload[0] == 1, *files, os.pidfd_open(process.pid))
+
+    def _end_command(self, outcome):
+        process, captures, stdout, stderr, pidfd = self.running
+        self.running = None
+        answer = process.wait().to_bytes(4, "little", signed=True)
+        os.close(pidfd)
+        for name, file in (("stdout", stdout), ("stderr", stderr)):
+            file.seek(0)
+            data = file.read()
+            file.close()
+            if name == "stdout" and captures:
+                answer += data
+            elif data:
+                outcome.events.append((name, data.decode()))
         self.send(SHELL_DONE, answer)
 
 

@@ -29,6 +29,34 @@ class Shell(unittest.TestCase):
         self.assertEqual(self.run_code("get_ipython().system('echo out')").stdout, "out\n")
         self.assertEqual(self.run_code("!!echo both").result["json"], ["both"])
 
+    def test_exit_codes(self):
+        """As IPython has them in `_exit_code`: a signal is negative, also where a shell put 128 on top."""
+        for command, code in (("exit 0", 0), ("exit 128", 128), ("kill -9 $$", -9), ("exit 143", -15)):
+            with self.subTest(command):
+                self.run_code("!" + command)
+                self.assertEqual(self.run_code("_exit_code").result["json"], code)
+                self.run_code("get_ipython().getoutput(%r)" % command)
+                self.assertEqual(self.run_code("_exit_code").result["json"], code)
+        error = self.run_code("%%bash\nkill -9 $$").error
+        self.assertEqual((error["name"], "SIGKILL" in error["message"]), ("CalledProcessError", True))
+        self.assertEqual(self.run_code("%%bash --no-raise-error\nexit 200").error, None)
+        self.assertEqual(self.run_code("_exit_code").result["json"], 200)
+
+    def test_captured_bytes(self):
+        self.assertEqual(self.run_code("lines = !printf 'a\\377\\303\\244\\n\\n'\nlines").result["json"], ["a\ufffdä", ""])
+        self.assertEqual(self.run_code("lines = !printf '\\0'\nlines").result["json"], ["\0"])
+        self.assertEqual(self.run_code("lines = !true\nlines").result["json"], [])
+        self.assertEqual(self.run_code("%%bash --out text\nprintf '\\377'").error, None)
+        self.assertEqual(self.run_code("text").result["json"], "\ufffd")
+        self.assertEqual(self.run_code("lines = !printf ä; echo bad >&2; exit 7\nlines").result["json"], ["ä"])
+        self.assertEqual(self.run_code("_exit_code").result["json"], 7)
+        self.assertEqual(self.run_code("len(get_ipython().getoutput('head -c 1000000 /dev/zero')[0])").result["json"], 1000000)
+
+    def test_command_that_is_too_long(self):
+        code = "get_ipython().run_cell_magic('bash', '', '#' * (1 << 25))"
+        self.assertEqual(self.run_code(code).error["errno"], 7)
+        self.assertEqual(self.run_code("!echo on").stdout, "on\n")
+
     def test_commands_share_folder_and_environment(self):
         self.run_code("import os; os.mkdir('below'); os.chdir('below'); os.environ['GREETING'] = \"it's\"")
         self.assertEqual(self.run_code("!basename $(pwd); echo \"$$GREETING\"").stdout, "below\nit's\n")

@@ -49,7 +49,7 @@ fn tell(execution: &Execution, out: &Path, live: &mut Live) {
         terminal::note(&format!("belljar: {}{limits}{state}", execution.outcome));
     }
     for artifact in &execution.artifacts {
-        let (done, place) = artifact.url.as_deref().map_or(("not saved, too large:", artifact.path.as_str()), |place| ("saved", place));
+        let (done, place) = artifact.url.as_deref().map_or(("not saved, too large or with a name that the folder cannot take:", artifact.path.as_str()), |place| ("saved", place));
         terminal::note(&format!("{done} {place} ({}, {} bytes)", artifact.media_type, artifact.size_bytes));
     }
     for output in execution.outputs.iter().filter(|output| output.is_picture()) {

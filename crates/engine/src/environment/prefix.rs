@@ -206,7 +206,8 @@ fn verify(
     }
     let copy = interpreter::ask(command)
         .map_err(|reason| refuse(format!("cannot be copied: the copy {reason}")))?;
-    if copy.prefix != target {
+    // Python tells its prefix without `..`, and the data folder may be named with it.
+    if copy.prefix.canonicalize().ok() != target.canonicalize().ok() {
         return Err(refuse(
             "cannot be copied: the copy looks for its files elsewhere".to_owned(),
         ));
