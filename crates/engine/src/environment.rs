@@ -262,6 +262,7 @@ impl Store {
     /// [`EnvironmentError::InvalidName`], or [`EnvironmentError::Unknown`] where the name has never been heard of.
     pub fn find(&self, name: &str) -> Result<Option<Environment>, EnvironmentError> {
         check_name(name)?;
+        self.check_owner()?;
         let lock = match lock::built_in(name) {
             Some(lock) => lock.to_owned(),
             None => {
@@ -277,6 +278,18 @@ impl Store {
             .of(name)
             .into_iter()
             .find(|found| found.lock_digest == digest))
+    }
+
+    /// Refuses a data folder that somebody else could have filled: programs in it are run, and its folders are shown in sandboxes.
+    fn check_owner(&self) -> Result<(), EnvironmentError> {
+        use std::os::unix::fs::MetadataExt;
+        let user = fs::metadata("/proc/self").map_err(|error| EnvironmentError::io("read", Path::new("/proc/self"), error))?.uid();
+        let own = [self.data.clone(), self.data.join("environments"), self.data.join("tools")];
+        let above = self.data.ancestors().skip(1).map(|folder| (folder, false));
+        match own.iter().map(|folder| (folder.as_path(), true)).chain(above).find(|(folder, own)| !is_trusted(folder, user, *own)) {
+            Some((folder, _)) => Err(EnvironmentError::Untrusted { path: folder.to_owned() }),
+            None => Ok(()),
+        }
     }
 
     /// Every environment that has been built, by name, older locks' included.
@@ -308,6 +321,7 @@ impl Store {
         finish: &mut FinishHook<'_>,
     ) -> Result<Environment, EnvironmentError> {
         check_name(name)?;
+        self.check_owner()?;
         if lock::built_in(name).is_some() && options.requirements.is_some() {
             return Err(EnvironmentError::BuiltIn {
                 name: name.to_owned(),
@@ -337,6 +351,7 @@ impl Store {
     /// [`EnvironmentError::InUse`] while a [`Lease`] is held, [`EnvironmentError::Unknown`] where there is nothing to remove.
     pub fn remove(&self, name: &str) -> Result<(), EnvironmentError> {
         check_name(name)?;
+        self.check_owner()?;
         let roots: Vec<PathBuf> = self
             .folders()
             .into_iter()
@@ -481,6 +496,19 @@ fn check_name(name: &str) -> Result<(), EnvironmentError> {
 
 fn digest_of(root: &Path) -> Option<String> {
     Some(root.file_name()?.to_str()?.rsplit_once('-')?.1.to_owned())
+}
+
+/// Whether nobody but `user` and root can change what is in this folder. Others may make entries only where the sticky bit keeps them
+/// from replacing ours, and not in the data folder itself.
+fn is_trusted(folder: &Path, user: u32, is_data: bool) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    const NOBODY: u32 = 65534; // root of the host, as a container without that user sees it
+    let Ok(facts) = fs::metadata(folder) else { return true };
+    // A user's own group (the one with the user's number) and root's are nobody else.
+    let own_group = [0, facts.uid()].contains(&facts.gid());
+    let shared = facts.mode() & 0o002 != 0 || (facts.mode() & 0o020 != 0 && !own_group);
+    let sticky = facts.mode() & 0o1000 != 0;
+    [0, user, NOBODY].contains(&facts.uid()) && (!shared || (sticky && !is_data))
 }
 
 /// A folder that others may read, whatever the umask.

@@ -33,6 +33,12 @@ pub enum EnvironmentError {
         /// The environment asked for.
         name: String,
     },
+    /// Somebody else could put programs there that we would run.
+    #[error("`{}` belongs to another user, or others may write to it", .path.display())]
+    Untrusted {
+        /// The data folder, or one above it.
+        path: PathBuf,
+    },
     /// No candidate passed. One line per candidate: its path and why it was refused.
     #[error("no usable Python was found{}", listed(.tried))]
     NoInterpreter {
@@ -132,6 +138,9 @@ impl EnvironmentError {
             }
             Self::BuiltIn { .. } => "choose another name for your own requirements".to_owned(),
             Self::InUse { .. } => "end the sessions that use it, then try again".to_owned(),
+            Self::Untrusted { .. } => {
+                "choose a data folder that only you or root can write to, all the way down, with `--data`".to_owned()
+            }
             Self::NoInterpreter { .. } => {
                 "install Python 3.12 (3.11 and 3.13 also serve), or name one with `--python PATH`".to_owned()
             }

@@ -425,3 +425,24 @@ fn files_are_for_everybody_to_read_and_nobody_to_write() {
         "{settings}"
     );
 }
+
+#[test]
+fn a_data_folder_that_others_can_fill_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = tempfile::tempdir().unwrap();
+    let user = std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").unwrap());
+    let data = home.path().join("data");
+    fs::create_dir(&data).unwrap();
+    let mode = |mode| fs::set_permissions(&data, fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o755);
+    assert!(is_trusted(&data, user, true));
+    assert!(is_trusted(Path::new("/tmp"), user, false) && !is_trusted(Path::new("/tmp"), user, true), "shared, but sticky");
+    for (shared, sticky_above) in [(0o757, false), (0o1777, true)] {
+        mode(shared);
+        assert_eq!((is_trusted(&data, user, true), is_trusted(&data, user, false)), (false, sticky_above), "{shared:o}");
+        let store = Store::open(&data, Host::default());
+        assert!(matches!(store.find("core"), Err(EnvironmentError::Untrusted { .. })));
+    }
+    mode(0o755);
+    assert!(!is_trusted(&data, user + 1, true) || user == 0, "another user's folder");
+}
