@@ -157,11 +157,8 @@ fn ordinary_command(program: &Path) -> Command {
 fn as_ordinary_script(stage: &Path, program: &Path) -> anyhow::Result<PathBuf> {
     let script = stage.join("belljar-ordinary");
     let home = stage.join("home");
-    let text = format!(
-        "#!/bin/sh\nexec setpriv --reuid {ORDINARY} --regid {ORDINARY} --clear-groups env HOME={} {} \"$@\"\n",
-        home.display(),
-        program.display()
-    );
+    let text =
+        format!("#!/bin/sh\nexec setpriv --reuid {ORDINARY} --regid {ORDINARY} --clear-groups env HOME={} {} \"$@\"\n", home.display(), program.display());
     fs::write(&script, text)?;
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
     Ok(script)

@@ -186,7 +186,8 @@ fn layered<T>(file: Option<T>, default: T) -> Known<T> {
 
 fn read_file(path: &Path) -> anyhow::Result<File> {
     let name = path.display();
-    let text = std::fs::read_to_string(path).map_err(|error| usage(format!("cannot read the configuration `{name}`: {error}"), "check --config or BELLJAR_CONFIG"))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|error| usage(format!("cannot read the configuration `{name}`: {error}"), "check --config or BELLJAR_CONFIG"))?;
     toml::from_str(&text).map_err(|error| {
         let place = error.span().map_or(1, |span| text.get(..span.start).unwrap_or_default().matches('\n').count() + 1);
         usage(format!("the configuration `{name}` is not valid at line {place}: {}", error.message()), "see `belljar config show` for every key")

@@ -239,8 +239,7 @@ impl Launcher {
 
     /// Clones init into its namespaces, puts it into its cgroups, writes its user map and lets it go.
     fn clone_init(&self, spawn: &Spawn, user: u32, channel: &OwnedFd, cgroups: &[OwnedFd]) -> Result<Pid, Failure> {
-        const NAMESPACES: i32 =
-            libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        const NAMESPACES: i32 = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
         let (go, start) = failed("make a pipe for", "the sandbox", rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC))?;
         let stage = crate::root::stage(spawn.root);
         let pid = match failed("create the namespaces of", "the sandbox", sys::clone_namespaces(NAMESPACES))? {

@@ -55,9 +55,7 @@ fn pointers(strings: &[CString]) -> Vec<*const c_char> {
 pub(crate) fn execveat(file: BorrowedFd<'_>, arguments: &[CString], environment: &[CString]) -> io::Error {
     let (argv, envp) = (pointers(arguments), pointers(environment));
     // SAFETY: the path is an empty constant string, and both vectors end in a null pointer and outlive the call.
-    let result = unsafe {
-        libc::syscall(libc::SYS_execveat, file.as_raw_fd(), c"".as_ptr(), argv.as_ptr(), envp.as_ptr(), libc::AT_EMPTY_PATH)
-    };
+    let result = unsafe { libc::syscall(libc::SYS_execveat, file.as_raw_fd(), c"".as_ptr(), argv.as_ptr(), envp.as_ptr(), libc::AT_EMPTY_PATH) };
     checked(result).err().unwrap_or_else(|| io::Error::from_raw_os_error(libc::EIO))
 }
 
@@ -99,14 +97,7 @@ pub(crate) fn mount_setattr_recursive(path: &CStr, set: u64) -> io::Result<()> {
     let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
     // SAFETY: the path is a C string, and `attributes` is a whole `mount_attr` whose size is passed along.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            libc::AT_RECURSIVE,
-            &raw const attributes,
-            size_of::<libc::mount_attr>(),
-        )
+        libc::syscall(libc::SYS_mount_setattr, libc::AT_FDCWD, path.as_ptr(), libc::AT_RECURSIVE, &raw const attributes, size_of::<libc::mount_attr>())
     };
     checked(result).map(drop)
 }
@@ -116,12 +107,7 @@ pub(crate) fn set_seccomp_filter(program: &[u8]) -> io::Result<()> {
     let mut instructions = Vec::with_capacity(program.len() / size_of::<libc::sock_filter>());
     for chunk in program.chunks_exact(size_of::<libc::sock_filter>()) {
         let &[c0, c1, jt, jf, k0, k1, k2, k3] = chunk else { continue };
-        instructions.push(libc::sock_filter {
-            code: u16::from_ne_bytes([c0, c1]),
-            jt,
-            jf,
-            k: u32::from_ne_bytes([k0, k1, k2, k3]),
-        });
+        instructions.push(libc::sock_filter { code: u16::from_ne_bytes([c0, c1]), jt, jf, k: u32::from_ne_bytes([k0, k1, k2, k3]) });
     }
     let length = u16::try_from(instructions.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     let program = libc::sock_fprog { len: length, filter: instructions.as_mut_ptr() };

@@ -234,7 +234,8 @@ fn enable(folder: &Path, wanted: &str) -> Result<(), String> {
 
 fn detect_v1(mounts: &[Mounted], own: &str, name: &str) -> Result<Vec<(Controller, PathBuf)>, String> {
     let mut folders = Vec::new();
-    let wanted = [("memory", Controller::Memory, true), ("pids", Controller::Pids, true), ("cpu", Controller::Cpu, false), ("freezer", Controller::Freezer, false)];
+    let wanted =
+        [("memory", Controller::Memory, true), ("pids", Controller::Pids, true), ("cpu", Controller::Cpu, false), ("freezer", Controller::Freezer, false)];
     let result = wanted.iter().try_for_each(|(wanted, controller, needed)| {
         let mounted = mounts.iter().find(|mounted| !mounted.v2 && mounted.controllers.iter().any(|name| name == wanted));
         let Some(mounted) = mounted else {
@@ -405,7 +406,10 @@ mod tests {
         let limits = Limits { memory_bytes: 100, workspace_bytes: 10, tmp_bytes: 1, processes: 7, cpus: 1.5, ..Limits::default() };
         set_limits(Controller::Unified, folder.path(), &limits).unwrap();
         let read = |file: &str| fs::read_to_string(folder.path().join(file)).unwrap();
-        assert_eq!((read("memory.max"), read("memory.swap.max"), read("pids.max"), read("cpu.max")), ("112".into(), "0".into(), "10".into(), "150000 100000".into()));
+        assert_eq!(
+            (read("memory.max"), read("memory.swap.max"), read("pids.max"), read("cpu.max")),
+            ("112".into(), "0".into(), "10".into(), "150000 100000".into())
+        );
         fs::write(folder.path().join("memory.events"), "low 0\noom 3\noom_kill 2\noom_group_kill 0\n").unwrap();
         fs::write(folder.path().join("pids.events"), "max 5\n").unwrap();
         let group = Group { folders: vec![(Controller::Unified, folder.path().to_owned())] };

@@ -289,12 +289,7 @@ const fn give(action: Action) -> Instruction {
 
 impl Program {
     fn new(arch: Arch, default: Action, rules: BTreeMap<u32, Rule>) -> Result<Self, SeccompError> {
-        let mut instructions = vec![
-            step(LOAD, OFFSET_ARCH),
-            branch(JUMP_EQUAL, arch.audit(), 1, 0),
-            give(Action::Kill),
-            step(LOAD, OFFSET_NUMBER),
-        ];
+        let mut instructions = vec![step(LOAD, OFFSET_ARCH), branch(JUMP_EQUAL, arch.audit(), 1, 0), give(Action::Kill), step(LOAD, OFFSET_NUMBER)];
         if arch == Arch::X86_64 {
             instructions.extend([branch(JUMP_SET, X32_BIT, 0, 1), give(Action::Kill)]);
         }

@@ -20,7 +20,12 @@ pub(crate) fn run(command: Env, configuration: &Configuration) -> anyhow::Result
             let options = Options { requirements, python: python.or_else(|| configuration.python.value.clone()) };
             let reply = engine.dispatch(Command::BuildEnvironment { name, options, progress: &mut |event| progress.show(event) })?;
             for environment in built(reply) {
-                terminal::note(&format!("environment `{}` is ready: Python {}, {} packages", environment.name, environment.python_version, environment.packages.len()));
+                terminal::note(&format!(
+                    "environment `{}` is ready: Python {}, {} packages",
+                    environment.name,
+                    environment.python_version,
+                    environment.packages.len()
+                ));
             }
         }
         Env::List { json } => {
@@ -29,7 +34,13 @@ pub(crate) fn run(command: Env, configuration: &Configuration) -> anyhow::Result
                 print(&serde_json::to_string(&all)?)?;
             } else {
                 for environment in &all {
-                    print(&format!("{}  {}  Python {}  {} packages", environment.name, environment.digest, environment.python_version, environment.packages.len()))?;
+                    print(&format!(
+                        "{}  {}  Python {}  {} packages",
+                        environment.name,
+                        environment.digest,
+                        environment.python_version,
+                        environment.packages.len()
+                    ))?;
                 }
                 let missing: Vec<&str> = Store::built_in().filter(|name| all.iter().all(|environment| environment.name != *name)).collect();
                 for name in missing {
@@ -62,7 +73,13 @@ fn show(environment: &Environment, json: bool) -> anyhow::Result<()> {
     if json {
         return print(&serde_json::to_string(environment)?);
     }
-    print(&format!("name      {}\ndigest    {}\npython    {}\nfolder    {}", environment.name, environment.digest, environment.python_version, environment.root.display()))?;
+    print(&format!(
+        "name      {}\ndigest    {}\npython    {}\nfolder    {}",
+        environment.name,
+        environment.digest,
+        environment.python_version,
+        environment.root.display()
+    ))?;
     for (package, version) in &environment.packages {
         print(&format!("{package}=={version}"))?;
     }

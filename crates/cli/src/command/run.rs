@@ -21,7 +21,13 @@ pub(crate) fn run(arguments: &args::Run, configuration: &Configuration) -> anyho
     let request = request(arguments, configuration)?;
     let control = Arc::new(Control::default());
     listen_for_interrupts(&control)?;
-    let mut live = Live { stdout: Screen::stdout(arguments.raw), stderr: Screen::stderr(arguments.raw), quiet: arguments.json, closed: false, control: Arc::clone(&control) };
+    let mut live = Live {
+        stdout: Screen::stdout(arguments.raw),
+        stderr: Screen::stderr(arguments.raw),
+        quiet: arguments.json,
+        closed: false,
+        control: Arc::clone(&control),
+    };
     let mut progress = super::progress::Shown::new();
     let command = Command::Run { request: Box::new(request), observer: &mut live, control: &control, progress: &mut |event| progress.show(event) };
     let reply = super::engine(configuration).dispatch(command)?;
@@ -49,7 +55,10 @@ fn tell(execution: &Execution, out: &Path, live: &mut Live) {
         terminal::note(&format!("belljar: {}{limits}{state}", execution.outcome));
     }
     for artifact in &execution.artifacts {
-        let (done, place) = artifact.url.as_deref().map_or(("not saved, too large or with a name that the folder cannot take:", artifact.path.as_str()), |place| ("saved", place));
+        let (done, place) = artifact
+            .url
+            .as_deref()
+            .map_or(("not saved, too large or with a name that the folder cannot take:", artifact.path.as_str()), |place| ("saved", place));
         terminal::note(&format!("{done} {place} ({}, {} bytes)", artifact.media_type, artifact.size_bytes));
     }
     for output in execution.outputs.iter().filter(|output| output.is_picture()) {
@@ -157,7 +166,8 @@ fn inputs(pairs: &[String]) -> anyhow::Result<Map<String, Json>> {
             return Err(usage(format!("the input `{pair}` is not of the form KEY=JSON"), "write --input 'name=\"value\"' or --input n=3"));
         };
         let parsed = serde_json::from_str(value);
-        let parsed = parsed.map_err(|error| usage(format!("the value of input `{key}` is not JSON: {error}"), format!("quote text: --input '{key}=\"text\"'")))?;
+        let parsed =
+            parsed.map_err(|error| usage(format!("the value of input `{key}` is not JSON: {error}"), format!("quote text: --input '{key}=\"text\"'")))?;
         if inputs.insert(key.to_owned(), parsed).is_some() {
             return Err(usage(format!("the input `{key}` is given twice"), "give it once"));
         }
