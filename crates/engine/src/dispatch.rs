@@ -1,5 +1,6 @@
 //! The one way in: a command, then what it came to.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -65,6 +66,8 @@ pub struct Engine {
     store: Store,
     backend: OnceLock<Box<dyn Backend>>,
     starting: Mutex<()>,
+    /// Templates that the backend has, by the folder of their environment.
+    templates: Mutex<HashMap<PathBuf, TemplateId>>,
 }
 
 impl Engine {
@@ -72,7 +75,7 @@ impl Engine {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let store = Store::open(&settings.data, settings.host.clone());
-        Self { settings, store, backend: OnceLock::new(), starting: Mutex::new(()) }
+        Self { settings, store, backend: OnceLock::new(), starting: Mutex::new(()), templates: Mutex::default() }
     }
 
     /// Does what a command asks.
@@ -117,14 +120,19 @@ impl Engine {
     }
 
     fn prepare(&self, environment: &Environment) -> Result<TemplateId, Error> {
+        let mut templates = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = templates.get(&environment.root) {
+            return Ok(*known);
+        }
         let template = runtime::template(environment).map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
-        Ok(self.backend()?.prepare(&template)?)
+        let prepared = self.backend()?.prepare(&template)?;
+        templates.insert(environment.root.clone(), prepared);
+        Ok(prepared)
     }
 
     fn ensure(&self, name: &str, options: &Options, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Environment, Error> {
-        let mut finish = |staged: &Environment| {
-            self.warm(staged).map_err(|error| EnvironmentError::Finish { name: staged.name.clone(), reason: error.to_string() })
-        };
+        let mut finish =
+            |staged: &Environment| self.warm(staged).map_err(|error| EnvironmentError::Finish { name: staged.name.clone(), reason: error.to_string() });
         Ok(self.store.ensure(name, options, progress, &mut finish)?)
     }
 

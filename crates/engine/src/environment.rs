@@ -192,18 +192,13 @@ impl Environment {
     /// The folder of the packages, as seen inside.
     #[must_use]
     pub fn site_packages_inside(&self) -> String {
-        format!(
-            "{ENV_INSIDE}/lib/python{}/site-packages",
-            self.python_minor()
-        )
+        format!("{ENV_INSIDE}/lib/python{}/site-packages", self.python_minor())
     }
 
     /// `3.12`
     #[must_use]
     pub fn python_minor(&self) -> &str {
-        self.python_version
-            .rsplit_once('.')
-            .map_or(self.python_version.as_str(), |(minor, _)| minor)
+        self.python_version.rsplit_once('.').map_or(self.python_version.as_str(), |(minor, _)| minor)
     }
 
     /// When it was built, as its folder says.
@@ -238,9 +233,7 @@ impl Environment {
 
     /// Better Pythons first.
     fn rank(&self) -> usize {
-        let place = interpreter::VERSIONS
-            .iter()
-            .position(|version| *version == self.python_minor());
+        let place = interpreter::VERSIONS.iter().position(|version| *version == self.python_minor());
         place.unwrap_or(interpreter::VERSIONS.len())
     }
 }
@@ -250,9 +243,7 @@ impl Store {
     #[must_use]
     pub fn open(data: &Path, host: Host) -> Self {
         // Links in the way are resolved once: Python derives its own paths from where it was started.
-        let data = fs::canonicalize(data)
-            .or_else(|_| std::path::absolute(data))
-            .unwrap_or_else(|_| data.to_owned());
+        let data = fs::canonicalize(data).or_else(|_| std::path::absolute(data)).unwrap_or_else(|_| data.to_owned());
         Self { data, host }
     }
 
@@ -265,19 +256,10 @@ impl Store {
         self.check_owner()?;
         let lock = match lock::built_in(name) {
             Some(lock) => lock.to_owned(),
-            None => {
-                self.user_lock(name)
-                    .ok_or_else(|| EnvironmentError::Unknown {
-                        name: name.to_owned(),
-                    })?
-                    .text
-            }
+            None => self.user_lock(name).ok_or_else(|| EnvironmentError::Unknown { name: name.to_owned() })?.text,
         };
         let digest = lock::sha256(&[&lock]);
-        Ok(self
-            .of(name)
-            .into_iter()
-            .find(|found| found.lock_digest == digest))
+        Ok(self.of(name).into_iter().find(|found| found.lock_digest == digest))
     }
 
     /// Refuses a data folder that somebody else could have filled: programs in it are run, and its folders are shown in sandboxes.
@@ -295,11 +277,7 @@ impl Store {
     /// Every environment that has been built, by name, older locks' included.
     #[must_use]
     pub fn list(&self) -> Vec<Environment> {
-        let mut found: Vec<Environment> = self
-            .folders()
-            .iter()
-            .filter_map(|(_, root)| Environment::load(root))
-            .collect();
+        let mut found: Vec<Environment> = self.folders().iter().filter_map(|(_, root)| Environment::load(root)).collect();
         found.sort_by(|a, b| (&a.name, a.rank(), &a.digest).cmp(&(&b.name, b.rank(), &b.digest)));
         found
     }
@@ -323,9 +301,7 @@ impl Store {
         check_name(name)?;
         self.check_owner()?;
         if lock::built_in(name).is_some() && options.requirements.is_some() {
-            return Err(EnvironmentError::BuiltIn {
-                name: name.to_owned(),
-            });
+            return Err(EnvironmentError::BuiltIn { name: name.to_owned() });
         }
         let as_it_is = *options == Options::default();
         if as_it_is && let Some(found) = self.find(name)? {
@@ -336,13 +312,7 @@ impl Store {
             return Ok(found);
         }
         self.sweep(name);
-        build::build(
-            self,
-            name,
-            options,
-            &lock,
-            &mut build::Hooks { progress, finish },
-        )
+        build::build(self, name, options, &lock, &mut build::Hooks { progress, finish })
     }
 
     /// Removes an environment in all its builds, and a user's lock with it.
@@ -352,17 +322,10 @@ impl Store {
     pub fn remove(&self, name: &str) -> Result<(), EnvironmentError> {
         check_name(name)?;
         self.check_owner()?;
-        let roots: Vec<PathBuf> = self
-            .folders()
-            .into_iter()
-            .filter(|(found, _)| found == name)
-            .map(|(_, root)| root)
-            .collect();
+        let roots: Vec<PathBuf> = self.folders().into_iter().filter(|(found, _)| found == name).map(|(_, root)| root).collect();
         let user_lock = self.user_lock_path(name);
         if roots.is_empty() && !user_lock.exists() {
-            return Err(EnvironmentError::Unknown {
-                name: name.to_owned(),
-            });
+            return Err(EnvironmentError::Unknown { name: name.to_owned() });
         }
         let _lock = self.lock(name, &mut |_| {})?;
         let mut held = Vec::new();
@@ -371,25 +334,17 @@ impl Store {
             let Ok(manifest) = File::open(root.join(MANIFEST)) else {
                 continue;
             };
-            manifest.try_lock().map_err(|_| EnvironmentError::InUse {
-                name: name.to_owned(),
-            })?;
+            manifest.try_lock().map_err(|_| EnvironmentError::InUse { name: name.to_owned() })?;
             held.push(manifest);
         }
         for root in &roots {
             // Renamed first, so that it is gone at once and an interrupted removal is finished by the next build's sweep.
-            let gone = self.folder().join(format!(
-                ".removing-{name}.{}",
-                digest_of(root).unwrap_or_default()
-            ));
+            let gone = self.folder().join(format!(".removing-{name}.{}", digest_of(root).unwrap_or_default()));
             fs::rename(root, &gone).map_err(|error| EnvironmentError::io("remove", root, error))?;
-            fs::remove_dir_all(&gone)
-                .map_err(|error| EnvironmentError::io("remove", &gone, error))?;
+            fs::remove_dir_all(&gone).map_err(|error| EnvironmentError::io("remove", &gone, error))?;
         }
         match fs::remove_file(&user_lock) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(EnvironmentError::io("remove", &user_lock, error))
-            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(EnvironmentError::io("remove", &user_lock, error)),
             _ => Ok(()),
         }
     }
@@ -406,9 +361,7 @@ impl Store {
         let named = entries.filter_map(Result::ok).filter_map(|entry| {
             let file_name = entry.file_name();
             let (name, digest) = file_name.to_str()?.rsplit_once('-')?;
-            let ours = check_name(name).is_ok()
-                && digest.len() == 16
-                && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let ours = check_name(name).is_ok() && digest.len() == 16 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
             ours.then(|| (name.to_owned(), entry.path()))
         });
         named.collect()
@@ -416,10 +369,7 @@ impl Store {
 
     /// The usable builds of `name`, the best Python first.
     fn of(&self, name: &str) -> Vec<Environment> {
-        self.list()
-            .into_iter()
-            .filter(|found| found.name == name)
-            .collect()
+        self.list().into_iter().filter(|found| found.name == name).collect()
     }
 
     fn user_lock_path(&self, name: &str) -> PathBuf {
@@ -427,27 +377,16 @@ impl Store {
     }
 
     fn user_lock(&self, name: &str) -> Option<lock::UserLock> {
-        fs::read_to_string(self.user_lock_path(name))
-            .ok()
-            .and_then(lock::UserLock::parse)
+        fs::read_to_string(self.user_lock_path(name)).ok().and_then(lock::UserLock::parse)
     }
 
     /// Waits until nobody else builds or removes `name`. The lock ends with the file, even when the process is killed.
-    fn lock(
-        &self,
-        name: &str,
-        progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<File, EnvironmentError> {
+    fn lock(&self, name: &str, progress: &mut dyn FnMut(Progress<'_>)) -> Result<File, EnvironmentError> {
         let folder = self.folder();
         make_readable_folder(&folder)?;
         let path = folder.join(format!(".{name}.building"));
         let failed = |error| EnvironmentError::io("lock", &path, error);
-        let file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(failed)?;
+        let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -462,16 +401,9 @@ impl Store {
     /// Removes what killed builds and removals of `name` left. Only under its lock: who holds it knows that they are dead.
     fn sweep(&self, name: &str) {
         let prefixes = [format!(".building-{name}."), format!(".removing-{name}.")];
-        for entry in fs::read_dir(self.folder())
-            .into_iter()
-            .flatten()
-            .filter_map(Result::ok)
-        {
+        for entry in fs::read_dir(self.folder()).into_iter().flatten().filter_map(Result::ok) {
             let file_name = entry.file_name();
-            if prefixes
-                .iter()
-                .any(|prefix| file_name.to_string_lossy().starts_with(prefix))
-            {
+            if prefixes.iter().any(|prefix| file_name.to_string_lossy().starts_with(prefix)) {
                 // What cannot be removed is in nobody's way.
                 let _ = fs::remove_dir_all(entry.path());
             }
@@ -482,16 +414,8 @@ impl Store {
 /// Names are 1 to 64 of `a-z`, `0-9` and `-`, beginning with a letter or digit: they become names of folders.
 fn check_name(name: &str) -> Result<(), EnvironmentError> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let good = (1..=64).contains(&name.len())
-        && name.bytes().all(|byte| plain(byte) || byte == b'-')
-        && name.bytes().next().is_some_and(plain);
-    if good {
-        Ok(())
-    } else {
-        Err(EnvironmentError::InvalidName {
-            name: name.escape_default().to_string(),
-        })
-    }
+    let good = (1..=64).contains(&name.len()) && name.bytes().all(|byte| plain(byte) || byte == b'-') && name.bytes().next().is_some_and(plain);
+    if good { Ok(()) } else { Err(EnvironmentError::InvalidName { name: name.escape_default().to_string() }) }
 }
 
 fn digest_of(root: &Path) -> Option<String> {

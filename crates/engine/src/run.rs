@@ -150,13 +150,15 @@ struct Collected<'a> {
 }
 
 /// Runs on a prepared template.
-pub(crate) fn run(backend: &dyn Backend, template: TemplateId, request: &RunRequest, observer: &mut dyn Observer, control: &Control) -> Result<Execution, Error> {
-    let options = SpawnOptions {
-        limits: request.limits,
-        worker: request.language == Language::Python,
-        shell: true,
-        process_spawning: request.process_spawning,
-    };
+pub(crate) fn run(
+    backend: &dyn Backend,
+    template: TemplateId,
+    request: &RunRequest,
+    observer: &mut dyn Observer,
+    control: &Control,
+) -> Result<Execution, Error> {
+    let options =
+        SpawnOptions { limits: request.limits, worker: request.language == Language::Python, shell: true, process_spawning: request.process_spawning };
     if let Some(out) = &request.out {
         out::check(out)?;
     }
@@ -375,7 +377,8 @@ impl Collected<'_> {
         let picture = data.keys().any(|media_type| is_picture(media_type));
         for (media_type, content) in data.iter().filter(|(media_type, _)| !picture || *media_type != "text/plain") {
             let text = serde_json::from_str::<String>(content.get()).unwrap_or_else(|_| content.get().to_owned());
-            let output = Output { name: self.name_of(media_type), media_type: media_type.clone(), data: if is_binary(media_type) { compact(&text) } else { text } };
+            let output =
+                Output { name: self.name_of(media_type), media_type: media_type.clone(), data: if is_binary(media_type) { compact(&text) } else { text } };
             self.observer.showed(&output);
             self.outputs.push(output);
         }

@@ -1,7 +1,6 @@
 //! The namespace backend on its own: a sandbox without an environment, and what a shell command in it can do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test stops where its assumption ends")]
 
-
 use std::time::{Duration, Instant};
 
 use sandbox::{BACKENDS, Backend, Controls, End, Execute, Exit, FromInit, Limits, Sandbox, SpawnOptions, Stream, Template, TemplateId, ToInit, Work};

@@ -39,23 +39,17 @@ pub(super) fn dynamic(file: &[u8]) -> Option<Dynamic> {
         .map_while(|entry| Some((word(entry, 0)?, word(entry, 8)?)))
         .take_while(|(tag, _)| *tag != 0)
         .collect();
-    let strings = entries
-        .iter()
-        .find(|(tag, _)| *tag == DT_STRTAB)
-        .map(|(_, address)| *address)?;
+    let strings = entries.iter().find(|(tag, _)| *tag == DT_STRTAB).map(|(_, address)| *address)?;
     let strings = segments.iter().find_map(|segment| {
         let inside = usize::try_from(strings.checked_sub(segment.address)?).ok()?;
-        (segment.kind == PT_LOAD && inside < segment.size)
-            .then(|| segment.offset.checked_add(inside))?
+        (segment.kind == PT_LOAD && inside < segment.size).then(|| segment.offset.checked_add(inside))?
     })?;
     let place = |value: u64| strings.checked_add(usize::try_from(value).ok()?);
     let mut result = Dynamic::default();
     for (tag, value) in entries {
         match tag {
             DT_NEEDED => result.needed.push(text(file, place(value)?)?),
-            DT_RPATH | DT_RUNPATH => {
-                result.search_path = Some((text(file, place(value)?)?, place(value)?))
-            }
+            DT_RPATH | DT_RUNPATH => result.search_path = Some((text(file, place(value)?)?, place(value)?)),
             _ => {}
         }
     }
@@ -67,10 +61,7 @@ pub(super) fn replace_search_path(file: &mut [u8], dynamic: &Dynamic, new: &str)
     let Some((old, place)) = &dynamic.search_path else {
         return false;
     };
-    let Some(room) = place
-        .checked_add(old.len())
-        .and_then(|end| file.get_mut(*place..end))
-    else {
+    let Some(room) = place.checked_add(old.len()).and_then(|end| file.get_mut(*place..end)) else {
         return false;
     };
     if new.len() > room.len() {
@@ -120,12 +111,7 @@ mod tests {
     /// An ELF file with one library and a search path, laid out by hand.
     fn sample(search_path: &str) -> Vec<u8> {
         let strings = format!("\0libpython3.12.so.1.0\0{search_path}\0");
-        let dynamic: [(u64, u64); 4] = [
-            (DT_NEEDED, 1),
-            (DT_RUNPATH, 22),
-            (DT_STRTAB, 0x1000 + 0x200),
-            (0, 0),
-        ];
+        let dynamic: [(u64, u64); 4] = [(DT_NEEDED, 1), (DT_RUNPATH, 22), (DT_STRTAB, 0x1000 + 0x200), (0, 0)];
         let mut file = vec![0; 0x200];
         file[..6].copy_from_slice(b"\x7fELF\x02\x01");
         file[0x20..0x28].copy_from_slice(&0x40u64.to_le_bytes());
@@ -153,10 +139,7 @@ mod tests {
     fn needs_and_search_path_are_read() {
         let dynamic = dynamic(&sample("/home/x/lib")).unwrap();
         assert_eq!(dynamic.needed, ["libpython3.12.so.1.0"]);
-        assert_eq!(
-            dynamic.search_path,
-            Some(("/home/x/lib".into(), 0x200 + 22))
-        );
+        assert_eq!(dynamic.search_path, Some(("/home/x/lib".into(), 0x200 + 22)));
     }
 
     #[test]
@@ -164,10 +147,7 @@ mod tests {
         let mut file = sample("/home/someone/lib");
         let before = dynamic(&file).unwrap();
         assert!(replace_search_path(&mut file, &before, "$ORIGIN/../lib"));
-        assert_eq!(
-            dynamic(&file).unwrap().search_path.unwrap().0,
-            "$ORIGIN/../lib"
-        );
+        assert_eq!(dynamic(&file).unwrap().search_path.unwrap().0, "$ORIGIN/../lib");
     }
 
     #[test]

@@ -130,35 +130,20 @@ impl EnvironmentError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::InvalidName { .. } => {
-                "use 1 to 64 of `a-z`, `0-9` and `-`, beginning with a letter or digit".to_owned()
-            }
+            Self::InvalidName { .. } => "use 1 to 64 of `a-z`, `0-9` and `-`, beginning with a letter or digit".to_owned(),
             Self::Unknown { name } => {
                 format!("see `belljar env list`, or make it: `belljar env build {name} --requirements FILE`")
             }
             Self::BuiltIn { .. } => "choose another name for your own requirements".to_owned(),
             Self::InUse { .. } => "end the sessions that use it, then try again".to_owned(),
-            Self::Untrusted { .. } => {
-                "choose a data folder that only you or root can write to, all the way down, with `--data`".to_owned()
-            }
-            Self::NoInterpreter { .. } => {
-                "install Python 3.12 (3.11 and 3.13 also serve), or name one with `--python PATH`".to_owned()
-            }
+            Self::Untrusted { .. } => "choose a data folder that only you or root can write to, all the way down, with `--data`".to_owned(),
+            Self::NoInterpreter { .. } => "install Python 3.12 (3.11 and 3.13 also serve), or name one with `--python PATH`".to_owned(),
             Self::NoUv { .. } => "install uv, or a Python with pip, and try again".to_owned(),
-            Self::NoNetwork { .. } => {
-                "check the network; behind a mirror or proxy set `UV_DEFAULT_INDEX`, `HTTPS_PROXY` or `SSL_CERT_FILE`"
-                    .to_owned()
-            }
-            Self::Unsatisfiable { .. } => {
-                "change the requirements; only packages with ready-made wheels can be installed".to_owned()
-            }
-            Self::HashMismatch { .. } => {
-                "check the package index or mirror in use; nothing was installed".to_owned()
-            }
+            Self::NoNetwork { .. } => "check the network; behind a mirror or proxy set `UV_DEFAULT_INDEX`, `HTTPS_PROXY` or `SSL_CERT_FILE`".to_owned(),
+            Self::Unsatisfiable { .. } => "change the requirements; only packages with ready-made wheels can be installed".to_owned(),
+            Self::HashMismatch { .. } => "check the package index or mirror in use; nothing was installed".to_owned(),
             Self::DiskFull { .. } => "free some space (`core` needs about 2 GB), or choose another `--data` folder".to_owned(),
-            Self::NotWritable { .. } => {
-                "run the build as the owner of the data folder, or choose another one with `--data`".to_owned()
-            }
+            Self::NotWritable { .. } => "run the build as the owner of the data folder, or choose another one with `--data`".to_owned(),
             Self::Tool { .. } | Self::Finish { .. } | Self::Io { .. } => return None,
         })
     }
@@ -168,27 +153,13 @@ impl EnvironmentError {
         let path = path.to_owned();
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path },
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
-                if action != "read" =>
-            {
-                Self::NotWritable { path }
-            }
-            _ => Self::Io {
-                action,
-                path,
-                source,
-            },
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if action != "read" => Self::NotWritable { path },
+            _ => Self::Io { action, path, source },
         }
     }
 }
 
 fn listed(tried: &[(PathBuf, String)]) -> String {
-    let lines = tried
-        .iter()
-        .map(|(path, reason)| format!("\n  `{}`: {reason}", path.display()));
-    if tried.is_empty() {
-        "; none was there to try".to_owned()
-    } else {
-        format!(":{}", lines.collect::<String>())
-    }
+    let lines = tried.iter().map(|(path, reason)| format!("\n  `{}`: {reason}", path.display()));
+    if tried.is_empty() { "; none was there to try".to_owned() } else { format!(":{}", lines.collect::<String>()) }
 }

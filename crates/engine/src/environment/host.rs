@@ -59,25 +59,18 @@ impl Host {
     /// Takes the variables of the calling process.
     #[must_use]
     pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
-        Self {
-            variables: variables.into_iter().collect(),
-        }
+        Self { variables: variables.into_iter().collect() }
     }
 
     /// The value of a variable, unless it is empty.
     pub(super) fn get(&self, name: &str) -> Option<&OsStr> {
-        self.variables
-            .get(OsStr::new(name))
-            .map(OsString::as_os_str)
-            .filter(|value| !value.is_empty())
+        self.variables.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
     }
 
     /// The folders of `PATH` that are absolute: a relative one would mean whatever folder the user stands in.
     pub(super) fn path(&self) -> Vec<PathBuf> {
         let path = self.get("PATH").unwrap_or_default();
-        std::env::split_paths(path)
-            .filter(|folder| folder.is_absolute())
-            .collect()
+        std::env::split_paths(path).filter(|folder| folder.is_absolute()).collect()
     }
 
     /// Where pyenv keeps its interpreters.
@@ -91,32 +84,18 @@ impl Host {
 
     /// What a probed interpreter may see; pyenv's shims need to know where they are.
     pub(super) fn for_interpreters(&self) -> Vec<(OsString, OsString)> {
-        self.only(|name| {
-            matches!(
-                name,
-                "PATH" | "HOME" | "PYENV_ROOT" | "PYENV_VERSION" | "LD_LIBRARY_PATH"
-            )
-        })
+        self.only(|name| matches!(name, "PATH" | "HOME" | "PYENV_ROOT" | "PYENV_VERSION" | "LD_LIBRARY_PATH"))
     }
 
     /// What uv and pip may see.
     pub(super) fn for_tools(&self) -> Vec<(OsString, OsString)> {
         // uv reads the credentials of a named index from `UV_INDEX_<NAME>_USERNAME` and `…_PASSWORD`.
-        self.only(|name| {
-            PASSED
-                .binary_search(&name.to_ascii_uppercase().as_str())
-                .is_ok()
-                || name.starts_with("UV_INDEX_")
-        })
+        self.only(|name| PASSED.binary_search(&name.to_ascii_uppercase().as_str()).is_ok() || name.starts_with("UV_INDEX_"))
     }
 
     fn only(&self, keep: impl Fn(&str) -> bool) -> Vec<(OsString, OsString)> {
-        let kept = self
-            .variables
-            .iter()
-            .filter(|(name, _)| name.to_str().is_some_and(&keep));
-        kept.map(|(name, value)| (name.clone(), value.clone()))
-            .collect()
+        let kept = self.variables.iter().filter(|(name, _)| name.to_str().is_some_and(&keep));
+        kept.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 }
 
@@ -125,11 +104,7 @@ mod tests {
     use super::*;
 
     fn host(pairs: &[(&str, &str)]) -> Host {
-        Host::new(
-            pairs
-                .iter()
-                .map(|(name, value)| (name.into(), value.into())),
-        )
+        Host::new(pairs.iter().map(|(name, value)| (name.into(), value.into())))
     }
 
     #[test]
@@ -148,10 +123,7 @@ mod tests {
             ("UV_NO_BINARY", "1"),
         ]);
         let names: Vec<_> = host.for_tools().into_iter().map(|(name, _)| name).collect();
-        assert_eq!(
-            names,
-            ["UV_DEFAULT_INDEX", "UV_INDEX_CORP_PASSWORD", "https_proxy"]
-        );
+        assert_eq!(names, ["UV_DEFAULT_INDEX", "UV_INDEX_CORP_PASSWORD", "https_proxy"]);
     }
 
     #[test]
@@ -164,10 +136,7 @@ mod tests {
     fn pyenv_is_found_by_its_variable_or_at_home() {
         let named = host(&[("PYENV_ROOT", "/p"), ("HOME", "/h")]);
         assert_eq!(named.pyenv_versions(), Some("/p/versions".into()));
-        assert_eq!(
-            host(&[("HOME", "/h")]).pyenv_versions(),
-            Some("/h/.pyenv/versions".into())
-        );
+        assert_eq!(host(&[("HOME", "/h")]).pyenv_versions(), Some("/h/.pyenv/versions".into()));
         assert_eq!(host(&[]).pyenv_versions(), None);
     }
 }

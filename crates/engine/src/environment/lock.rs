@@ -9,10 +9,7 @@ pub(super) struct BuiltIn {
 }
 
 /// To add an environment: a folder under `environments/` and a line here.
-pub(super) const BUILT_IN: &[BuiltIn] = &[BuiltIn {
-    name: "core",
-    lock: include_str!("../../../../environments/core/requirements.txt"),
-}];
+pub(super) const BUILT_IN: &[BuiltIn] = &[BuiltIn { name: "core", lock: include_str!("../../../../environments/core/requirements.txt") }];
 
 /// The uv that is installed where none is found, with the hashes of its wheels.
 pub(super) const UV: &str = include_str!("../../../../environments/uv.txt");
@@ -30,10 +27,7 @@ pub(super) struct Pin {
 
 /// The lock of a built-in environment.
 pub(super) fn built_in(name: &str) -> Option<&'static str> {
-    BUILT_IN
-        .iter()
-        .find(|entry| entry.name == name)
-        .map(|entry| entry.lock)
+    BUILT_IN.iter().find(|entry| entry.name == name).map(|entry| entry.lock)
 }
 
 /// The pins of a lock, in its order. Lines that are no pin (options, direct references) are left out.
@@ -48,11 +42,7 @@ pub(super) fn pins(lock: &str) -> Vec<Pin> {
             && let Some((name, rest)) = line.split_once("==")
         {
             let version = rest.split([' ', ';', '\\']).next().unwrap_or_default();
-            pins.push(Pin {
-                name: name.trim().to_owned(),
-                version: version.to_owned(),
-                hashes: 0,
-            });
+            pins.push(Pin { name: name.trim().to_owned(), version: version.to_owned(), hashes: 0 });
         }
     }
     pins
@@ -65,10 +55,7 @@ pub(super) fn sha256(parts: &[&str]) -> String {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
-    hash.finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The lock of a user's environment, with what it was resolved from in its first two lines.
@@ -87,11 +74,7 @@ impl UserLock {
     pub(super) fn new(resolved: &str, requirements: &str, python: &str) -> Self {
         let requirements_digest = sha256(&[requirements]);
         let text = format!("{REQUIREMENTS}{requirements_digest}\n{PYTHON}{python}\n{resolved}");
-        Self {
-            text,
-            requirements_digest,
-            python: python.to_owned(),
-        }
+        Self { text, requirements_digest, python: python.to_owned() }
     }
 
     /// Reads one that was written before; `None` where its first lines are not ours.
@@ -99,11 +82,7 @@ impl UserLock {
         let mut lines = text.lines();
         let requirements_digest = lines.next()?.strip_prefix(REQUIREMENTS)?.to_owned();
         let python = lines.next()?.strip_prefix(PYTHON)?.to_owned();
-        Some(Self {
-            text,
-            requirements_digest,
-            python,
-        })
+        Some(Self { text, requirements_digest, python })
     }
 }
 
@@ -125,10 +104,7 @@ mod tests {
             assert!(!pins.is_empty());
             for pin in pins {
                 assert!(pin.hashes > 0, "{} has no hash", pin.name);
-                assert!(
-                    pin.version.starts_with(|c: char| c.is_ascii_digit()),
-                    "{pin:?}"
-                );
+                assert!(pin.version.starts_with(|c: char| c.is_ascii_digit()), "{pin:?}");
             }
         }
     }
@@ -150,15 +126,10 @@ mod tests {
     #[test]
     fn all_that_was_asked_for_is_locked() {
         let pins = pins(built_in("core").unwrap());
-        let asked = ASKED
-            .lines()
-            .filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let asked = ASKED.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
         for line in asked {
             let name = line.split(['<', '>', '=', '[', ' ']).next().unwrap();
-            assert!(
-                pins.iter().any(|pin| pin.name == normalised(name)),
-                "{name} is not locked"
-            );
+            assert!(pins.iter().any(|pin| pin.name == normalised(name)), "{name} is not locked");
         }
     }
 
@@ -169,10 +140,7 @@ mod tests {
             pyyaml h5py netcdf4 sympy networkx tabulate jinja2 ipython setuptools";
         let pins = pins(built_in("core").unwrap());
         for name in expected.split_whitespace() {
-            assert!(
-                pins.iter().any(|pin| pin.name == name),
-                "{name} is not locked"
-            );
+            assert!(pins.iter().any(|pin| pin.name == name), "{name} is not locked");
         }
     }
 
@@ -180,27 +148,14 @@ mod tests {
     fn setuptools_still_has_pkg_resources() {
         let pins = pins(built_in("core").unwrap());
         let setuptools = pins.iter().find(|pin| pin.name == "setuptools").unwrap();
-        let major: u32 = setuptools
-            .version
-            .split('.')
-            .next()
-            .unwrap()
-            .parse()
-            .unwrap();
+        let major: u32 = setuptools.version.split('.').next().unwrap().parse().unwrap();
         assert!(major < 82);
     }
 
     #[test]
     fn markers_do_not_reach_the_version() {
         let text = "numpy==2.4.6 ; python_full_version < '3.12' \\\n    --hash=sha256:aa \\\n    --hash=sha256:bb\n    # via x\n";
-        assert_eq!(
-            pins(text),
-            [Pin {
-                name: "numpy".into(),
-                version: "2.4.6".into(),
-                hashes: 2
-            }]
-        );
+        assert_eq!(pins(text), [Pin { name: "numpy".into(), version: "2.4.6".into(), hashes: 2 }]);
     }
 
     #[test]

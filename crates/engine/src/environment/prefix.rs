@@ -13,18 +13,7 @@ use super::interpreter::{self, Python};
 pub(super) const INSIDE: &str = "/opt/python";
 
 /// Folders of the standard library that no analysis needs: test suites, the editor, tkinter, and what only builds other Pythons.
-const LEFT_OUT: &[&str] = &[
-    "__pycache__",
-    "ensurepip",
-    "idlelib",
-    "lib2to3",
-    "pip",
-    "site-packages",
-    "test",
-    "tests",
-    "tkinter",
-    "turtledemo",
-];
+const LEFT_OUT: &[&str] = &["__pycache__", "ensurepip", "idlelib", "lib2to3", "pip", "site-packages", "test", "tests", "tkinter", "turtledemo"];
 
 /// A finished copy.
 pub(super) struct Copy {
@@ -36,12 +25,7 @@ pub(super) struct Copy {
 
 /// Copies `python` to `target` and asks the copy whether it is complete.
 pub(super) fn copy(python: &Python, target: &Path) -> Result<Copy, EnvironmentError> {
-    let mut copying = Copying {
-        from: &python.prefix,
-        to: target,
-        stuck: false,
-        libraries: BTreeSet::new(),
-    };
+    let mut copying = Copying { from: &python.prefix, to: target, stuck: false, libraries: BTreeSet::new() };
     copying.file(&python.executable())?;
     let folders: BTreeSet<&PathBuf> = [&python.stdlib, &python.platstdlib].into();
     for folder in folders {
@@ -55,10 +39,7 @@ pub(super) fn copy(python: &Python, target: &Path) -> Result<Copy, EnvironmentEr
     }
     let needs_library_path = copying.stuck;
     let python = verify(python, target, needs_library_path)?;
-    Ok(Copy {
-        python,
-        needs_library_path,
-    })
+    Ok(Copy { python, needs_library_path })
 }
 
 struct Copying<'a> {
@@ -71,8 +52,7 @@ struct Copying<'a> {
 
 impl Copying<'_> {
     fn folder(&mut self, folder: &Path) -> Result<(), EnvironmentError> {
-        let entries =
-            fs::read_dir(folder).map_err(|error| EnvironmentError::io("read", folder, error))?;
+        let entries = fs::read_dir(folder).map_err(|error| EnvironmentError::io("read", folder, error))?;
         for entry in entries {
             let entry = entry.map_err(|error| EnvironmentError::io("read", folder, error))?;
             let path = entry.path();
@@ -100,8 +80,7 @@ impl Copying<'_> {
         };
         let target = self.to.join(relative);
         if let Some(folder) = target.parent() {
-            fs::create_dir_all(folder)
-                .map_err(|error| EnvironmentError::io("create", folder, error))?;
+            fs::create_dir_all(folder).map_err(|error| EnvironmentError::io("create", folder, error))?;
         }
         fs::copy(path, &target).map_err(|error| EnvironmentError::io("write", &target, error))?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -115,15 +94,13 @@ impl Copying<'_> {
 
     /// The record of how Python was built names its prefix in many places.
     fn rewrite_text(&self, target: &Path) -> Result<(), EnvironmentError> {
-        let text = fs::read_to_string(target)
-            .map_err(|error| EnvironmentError::io("read", target, error))?;
+        let text = fs::read_to_string(target).map_err(|error| EnvironmentError::io("read", target, error))?;
         let text = text.replace(&*self.from.to_string_lossy(), INSIDE);
         replace(target, text.as_bytes())
     }
 
     fn rewrite_library(&mut self, relative: &Path, target: &Path) -> Result<(), EnvironmentError> {
-        let mut file =
-            fs::read(target).map_err(|error| EnvironmentError::io("read", target, error))?;
+        let mut file = fs::read(target).map_err(|error| EnvironmentError::io("read", target, error))?;
         let Some(dynamic) = elf::dynamic(&file) else {
             return Ok(());
         };
@@ -156,19 +133,14 @@ fn replace(target: &Path, content: &[u8]) -> Result<(), EnvironmentError> {
         Ok(metadata.permissions())
     });
     let permissions = permissions.map_err(|error| EnvironmentError::io("write", target, error))?;
-    fs::set_permissions(target, permissions)
-        .map_err(|error| EnvironmentError::io("write", target, error))
+    fs::set_permissions(target, permissions).map_err(|error| EnvironmentError::io("write", target, error))
 }
 
 fn is_left_out(name: &str) -> bool {
     let module = name.split('.').next().unwrap_or_default();
     name.ends_with(".a")
         || name == "EXTERNALLY-MANAGED"
-        || (name.contains(".so")
-            && (module.starts_with("_test")
-                || module.starts_with("xx")
-                || module == "_tkinter"
-                || module == "_ctypes_test"))
+        || (name.contains(".so") && (module.starts_with("_test") || module.starts_with("xx") || module == "_tkinter" || module == "_ctypes_test"))
 }
 
 /// A search path with every folder below `prefix` named relative to the file at `relative`.
@@ -177,9 +149,7 @@ fn moved(search_path: &str, prefix: &Path, relative: &Path) -> String {
     let mut folders: Vec<String> = Vec::new();
     for folder in search_path.split(':') {
         let folder = match Path::new(folder).strip_prefix(prefix) {
-            Ok(below) => format!("$ORIGIN{up}/{}", below.display())
-                .trim_end_matches('/')
-                .to_owned(),
+            Ok(below) => format!("$ORIGIN{up}/{}", below.display()).trim_end_matches('/').to_owned(),
             Err(_) => folder.to_owned(),
         };
         if !folders.contains(&folder) {
@@ -190,27 +160,18 @@ fn moved(search_path: &str, prefix: &Path, relative: &Path) -> String {
 }
 
 /// Runs the copy: it must be as complete as the original, and use none of the original's files.
-fn verify(
-    python: &Python,
-    target: &Path,
-    needs_library_path: bool,
-) -> Result<Python, EnvironmentError> {
+fn verify(python: &Python, target: &Path, needs_library_path: bool) -> Result<Python, EnvironmentError> {
     let program = target.join("bin").join(python.program());
-    let refuse = |reason: String| EnvironmentError::NoInterpreter {
-        tried: vec![(python.executable(), reason)],
-    };
+    let refuse = |reason: String| EnvironmentError::NoInterpreter { tried: vec![(python.executable(), reason)] };
     let mut command = Command::new(&program);
     command.env_clear();
     if needs_library_path {
         command.env("LD_LIBRARY_PATH", target.join("lib"));
     }
-    let copy = interpreter::ask(command)
-        .map_err(|reason| refuse(format!("cannot be copied: the copy {reason}")))?;
+    let copy = interpreter::ask(command).map_err(|reason| refuse(format!("cannot be copied: the copy {reason}")))?;
     // Python tells its prefix without `..`, and the data folder may be named with it.
     if copy.prefix.canonicalize().ok() != target.canonicalize().ok() {
-        return Err(refuse(
-            "cannot be copied: the copy looks for its files elsewhere".to_owned(),
-        ));
+        return Err(refuse("cannot be copied: the copy looks for its files elsewhere".to_owned()));
     }
     Ok(copy)
 }
@@ -224,36 +185,18 @@ mod tests {
         let prefix = Path::new("/home/x/py");
         let moved = |path, relative| moved(path, prefix, Path::new(relative));
         assert_eq!(moved("/home/x/py/lib", "bin/python3.12"), "$ORIGIN/../lib");
-        assert_eq!(
-            moved("/home/x/py/lib", "lib/libpython3.12.so.1.0"),
-            "$ORIGIN/../lib"
-        );
-        assert_eq!(
-            moved("/home/x/py/lib", "lib/python3.12/lib-dynload/_ssl.so"),
-            "$ORIGIN/../../../lib"
-        );
-        assert_eq!(
-            moved("/usr/lib:/home/x/py/lib:/home/x/py/lib", "bin/p"),
-            "/usr/lib:$ORIGIN/../lib"
-        );
+        assert_eq!(moved("/home/x/py/lib", "lib/libpython3.12.so.1.0"), "$ORIGIN/../lib");
+        assert_eq!(moved("/home/x/py/lib", "lib/python3.12/lib-dynload/_ssl.so"), "$ORIGIN/../../../lib");
+        assert_eq!(moved("/usr/lib:/home/x/py/lib:/home/x/py/lib", "bin/p"), "/usr/lib:$ORIGIN/../lib");
         assert_eq!(moved("/home/x/python/lib", "bin/p"), "/home/x/python/lib");
     }
 
     #[test]
     fn test_modules_stay_behind_and_others_do_not() {
-        for name in [
-            "_testcapi.cpython-312-x86_64-linux-gnu.so",
-            "_tkinter.cpython-312.so",
-            "libpython3.12.a",
-        ] {
+        for name in ["_testcapi.cpython-312-x86_64-linux-gnu.so", "_tkinter.cpython-312.so", "libpython3.12.a"] {
             assert!(is_left_out(name), "{name}");
         }
-        for name in [
-            "_ssl.cpython-312-x86_64-linux-gnu.so",
-            "_tkinter.py",
-            "xxx.py",
-            "os.py",
-        ] {
+        for name in ["_ssl.cpython-312-x86_64-linux-gnu.so", "_tkinter.py", "xxx.py", "os.py"] {
             assert!(!is_left_out(name), "{name}");
         }
     }

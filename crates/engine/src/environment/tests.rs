@@ -19,29 +19,15 @@ fn data() -> tempfile::TempDir {
 
 /// The developer's own settings of index and certificates are needed; what the test sets comes on top.
 fn bare_host(changes: &[(&str, &str)]) -> Host {
-    Host::new(
-        std::env::vars_os().chain(
-            changes
-                .iter()
-                .map(|(name, value)| (name.into(), value.into())),
-        ),
-    )
+    Host::new(std::env::vars_os().chain(changes.iter().map(|(name, value)| (name.into(), value.into()))))
 }
 
 /// The same with a uv on `PATH` that all tests share, so that not each of them has to install one.
 fn host(changes: &[(&str, &str)]) -> Host {
     static SHARED: OnceLock<PathBuf> = OnceLock::new();
-    let program = SHARED.get_or_init(|| {
-        uv(
-            &bare_host(&[]),
-            &std::env::current_exe()
-                .unwrap()
-                .with_file_name("environment-tests"),
-        )
-    });
+    let program = SHARED.get_or_init(|| uv(&bare_host(&[]), &std::env::current_exe().unwrap().with_file_name("environment-tests")));
     let path = std::env::var_os("PATH").unwrap();
-    let folders =
-        std::iter::once(program.parent().unwrap().to_owned()).chain(std::env::split_paths(&path));
+    let folders = std::iter::once(program.parent().unwrap().to_owned()).chain(std::env::split_paths(&path));
     let path = std::env::join_paths(folders).unwrap();
     let mut all: Vec<(&str, &str)> = vec![("PATH", path.to_str().unwrap())];
     all.extend(changes);
@@ -53,17 +39,8 @@ fn uv(host: &Host, data: &Path) -> PathBuf {
     fs::create_dir_all(data.join("logs")).unwrap();
     let python = interpreter::choose(host, None, None).unwrap();
     let lock = File::create(data.join("lock")).unwrap();
-    let running = tool::Running {
-        name: "tiny",
-        data,
-        log: data.join("logs/uv.log"),
-        lock: &lock,
-    };
-    tool::Uv::get(host, &python, &running)
-        .unwrap()
-        .command()
-        .get_program()
-        .into()
+    let running = tool::Running { name: "tiny", data, log: data.join("logs/uv.log"), lock: &lock };
+    tool::Uv::get(host, &python, &running).unwrap().command().get_program().into()
 }
 
 #[test]
@@ -75,29 +52,15 @@ fn uv_is_installed_where_there_is_none() {
         return;
     }
     let program = uv(&nothing, data.path());
-    assert!(
-        program.starts_with(data.path().join("tools")),
-        "{}",
-        program.display()
-    );
-    assert!(
-        Command::new(&program)
-            .arg("--version")
-            .output()
-            .unwrap()
-            .status
-            .success()
-    );
+    assert!(program.starts_with(data.path().join("tools")), "{}", program.display());
+    assert!(Command::new(&program).arg("--version").output().unwrap().status.success());
     assert_eq!(uv(&nothing, data.path()), program);
 }
 
 fn requirements(data: &Path, text: &str) -> Options {
     let path = data.join("wanted.txt");
     fs::write(&path, text).unwrap();
-    Options {
-        requirements: Some(path),
-        python: None,
-    }
+    Options { requirements: Some(path), python: None }
 }
 
 fn build(store: &Store, options: &Options) -> Result<Environment, EnvironmentError> {
@@ -105,12 +68,8 @@ fn build(store: &Store, options: &Options) -> Result<Environment, EnvironmentErr
 }
 
 fn left_over(store: &Store) -> Vec<String> {
-    let names = fs::read_dir(store.folder())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    names
-        .filter(|name| name.starts_with(".building-") || name.starts_with(".removing-"))
-        .collect()
+    let names = fs::read_dir(store.folder()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with(".building-") || name.starts_with(".removing-")).collect()
 }
 
 #[test]
@@ -118,22 +77,8 @@ fn names_become_folders_so_they_are_plain() {
     for good in ["core", "a", "0x", "my-env-2", &"a".repeat(64)] {
         assert!(check_name(good).is_ok(), "{good}");
     }
-    for bad in [
-        "",
-        "-a",
-        "Core",
-        "a_b",
-        "a.b",
-        "../x",
-        "a/b",
-        "a b",
-        "ä",
-        &"a".repeat(65),
-    ] {
-        assert!(
-            matches!(check_name(bad), Err(EnvironmentError::InvalidName { .. })),
-            "{bad}"
-        );
+    for bad in ["", "-a", "Core", "a_b", "a.b", "../x", "a/b", "a b", "ä", &"a".repeat(65)] {
+        assert!(matches!(check_name(bad), Err(EnvironmentError::InvalidName { .. })), "{bad}");
     }
 }
 
@@ -143,14 +88,8 @@ fn an_absent_data_folder_is_an_empty_store() {
     let store = Store::open(&data.path().join("none"), Host::default());
     assert_eq!(store.find("core").unwrap(), None);
     assert!(store.list().is_empty());
-    assert!(matches!(
-        store.find("tiny"),
-        Err(EnvironmentError::Unknown { .. })
-    ));
-    assert!(matches!(
-        store.remove("core"),
-        Err(EnvironmentError::Unknown { .. })
-    ));
+    assert!(matches!(store.find("tiny"), Err(EnvironmentError::Unknown { .. })));
+    assert!(matches!(store.remove("core"), Err(EnvironmentError::Unknown { .. })));
     assert!(!data.path().join("none").exists());
 }
 
@@ -162,9 +101,7 @@ fn unknown_and_built_in_names_are_told_apart() {
     assert_eq!(unknown.to_string(), "there is no environment `tiny`");
     assert!(unknown.hint().unwrap().contains("--requirements FILE"));
     let options = requirements(data.path(), REQUIREMENTS);
-    let error = store
-        .ensure("core", &options, &mut |_| {}, &mut |_| Ok(()))
-        .unwrap_err();
+    let error = store.ensure("core", &options, &mut |_| {}, &mut |_| Ok(())).unwrap_err();
     assert!(matches!(error, EnvironmentError::BuiltIn { .. }));
 }
 
@@ -177,14 +114,7 @@ fn two_builders_build_once() {
     let one = || {
         store.ensure("tiny", &options, &mut |_| {}, &mut |environment| {
             finished.fetch_add(1, Ordering::SeqCst);
-            assert!(
-                environment
-                    .root
-                    .file_name()
-                    .unwrap()
-                    .to_string_lossy()
-                    .starts_with(".building-tiny.")
-            );
+            assert!(environment.root.file_name().unwrap().to_string_lossy().starts_with(".building-tiny."));
             fs::write(environment.cache_dir().join("warm"), "x").unwrap();
             Ok(())
         })
@@ -196,30 +126,18 @@ fn two_builders_build_once() {
     assert_eq!(first, second);
     assert_eq!(finished.into_inner(), 1);
     assert_eq!(first.packages, [("six".to_owned(), "1.17.0".to_owned())]);
-    assert_eq!(
-        first.root.file_name().unwrap().to_str().unwrap(),
-        format!("tiny-{}", first.digest)
-    );
-    assert_eq!(
-        fs::read_to_string(first.cache_dir().join("warm")).unwrap(),
-        "x"
-    );
+    assert_eq!(first.root.file_name().unwrap().to_str().unwrap(), format!("tiny-{}", first.digest));
+    assert_eq!(fs::read_to_string(first.cache_dir().join("warm")).unwrap(), "x");
     assert_eq!(left_over(&store), [""; 0]);
     assert_eq!(store.find("tiny").unwrap().as_ref(), Some(&first));
     assert_eq!(build(&store, &Options::default()).unwrap(), first);
 
     let lease = first.hold().unwrap();
-    assert!(matches!(
-        store.remove("tiny"),
-        Err(EnvironmentError::InUse { .. })
-    ));
+    assert!(matches!(store.remove("tiny"), Err(EnvironmentError::InUse { .. })));
     drop(lease);
     store.remove("tiny").unwrap();
     assert!(!first.root.exists() && first.hold().is_err());
-    assert!(matches!(
-        store.find("tiny"),
-        Err(EnvironmentError::Unknown { .. })
-    ));
+    assert!(matches!(store.find("tiny"), Err(EnvironmentError::Unknown { .. })));
 }
 
 #[test]
@@ -244,16 +162,9 @@ fn a_failed_finish_leaves_no_environment() {
     let data = data();
     let store = Store::open(data.path(), host(&[]));
     let options = requirements(data.path(), REQUIREMENTS);
-    let error = store.ensure("tiny", &options, &mut |_| {}, &mut |environment| {
-        Err(EnvironmentError::Finish {
-            name: environment.name.clone(),
-            reason: "no".to_owned(),
-        })
-    });
-    assert_eq!(
-        error.unwrap_err().to_string(),
-        "environment `tiny` could not be finished: no"
-    );
+    let error = store
+        .ensure("tiny", &options, &mut |_| {}, &mut |environment| Err(EnvironmentError::Finish { name: environment.name.clone(), reason: "no".to_owned() }));
+    assert_eq!(error.unwrap_err().to_string(), "environment `tiny` could not be finished: no");
     assert_eq!(left_over(&store), [""; 0]);
     assert_eq!(store.find("tiny").unwrap(), None);
 }
@@ -261,16 +172,10 @@ fn a_failed_finish_leaves_no_environment() {
 #[test]
 fn without_a_network_the_error_says_so() {
     let data = data();
-    let offline = host(&[
-        ("UV_DEFAULT_INDEX", "http://127.0.0.1:9/"),
-        ("UV_HTTP_RETRIES", "0"),
-        ("UV_FIND_LINKS", ""),
-    ]);
+    let offline = host(&[("UV_DEFAULT_INDEX", "http://127.0.0.1:9/"), ("UV_HTTP_RETRIES", "0"), ("UV_FIND_LINKS", "")]);
     let store = Store::open(data.path(), offline);
     let error = build(&store, &requirements(data.path(), REQUIREMENTS)).unwrap_err();
-    let EnvironmentError::NoNetwork { name, log, .. } = &error else {
-        panic!("{error:?}")
-    };
+    let EnvironmentError::NoNetwork { name, log, .. } = &error else { panic!("{error:?}") };
     assert_eq!(name, "tiny");
     assert!(fs::read_to_string(log).unwrap().contains("127.0.0.1:9"));
     assert_eq!(error.to_string().lines().count(), 1, "{error}");
@@ -283,9 +188,7 @@ fn what_has_no_wheel_or_does_not_exist_is_unsatisfiable() {
     let data = data();
     let store = Store::open(data.path(), host(&[]));
     let error = build(&store, &requirements(data.path(), "six==99\n")).unwrap_err();
-    let EnvironmentError::Unsatisfiable { reason, .. } = &error else {
-        panic!("{error:?}")
-    };
+    let EnvironmentError::Unsatisfiable { reason, .. } = &error else { panic!("{error:?}") };
     assert!(reason.contains("six==99"), "{reason}");
     assert!(!store.user_lock_path("tiny").exists());
 }
@@ -297,16 +200,9 @@ fn a_package_that_is_not_the_locked_one_is_refused() {
     let python = interpreter::choose(&store.host, None, None).unwrap();
     let wrong = format!("six==1.17.0 \\\n    --hash=sha256:{}\n", "0".repeat(64));
     fs::create_dir_all(store.folder()).unwrap();
-    fs::write(
-        store.user_lock_path("tiny"),
-        lock::UserLock::new(&wrong, REQUIREMENTS, &python.minor).text,
-    )
-    .unwrap();
+    fs::write(store.user_lock_path("tiny"), lock::UserLock::new(&wrong, REQUIREMENTS, &python.minor).text).unwrap();
     let error = build(&store, &Options::default()).unwrap_err();
-    assert!(
-        matches!(error, EnvironmentError::HashMismatch { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, EnvironmentError::HashMismatch { .. }), "{error:?}");
     assert_eq!(left_over(&store), [""; 0]);
 }
 
@@ -315,9 +211,7 @@ fn a_file_in_place_of_the_data_folder_is_an_error_with_its_name() {
     let data = data();
     let path = data.path().join("file");
     fs::write(&path, "").unwrap();
-    let error = Store::open(&path, host(&[]))
-        .ensure("core", &Options::default(), &mut |_| {}, &mut |_| Ok(()))
-        .unwrap_err();
+    let error = Store::open(&path, host(&[])).ensure("core", &Options::default(), &mut |_| {}, &mut |_| Ok(())).unwrap_err();
     assert!(error.to_string().contains("file/environments`"), "{error}");
 }
 
@@ -328,38 +222,12 @@ fn inside(environment: &Environment, code: &str) -> std::process::Output {
         && { test ! -d \"$2\" || mount --bind \"$2\" /opt/python; } \
         && exec env -i LD_LIBRARY_PATH=\"$3\" /opt/env/bin/python -I -c \"$4\"";
     let libraries = std::env::join_paths(&environment.library_path).unwrap();
-    let mut command = if is_root() {
-        Command::new("setpriv")
-    } else {
-        Command::new("unshare")
-    };
+    let mut command = if is_root() { Command::new("setpriv") } else { Command::new("unshare") };
     if is_root() {
-        command.args([
-            "--reuid",
-            "12345",
-            "--regid",
-            "12345",
-            "--clear-groups",
-            "unshare",
-        ]);
+        command.args(["--reuid", "12345", "--regid", "12345", "--clear-groups", "unshare"]);
     }
-    command
-        .args([
-            "--user",
-            "--map-root-user",
-            "--mount",
-            "sh",
-            "-c",
-            mounts,
-            "sh",
-        ])
-        .arg(environment.env_dir());
-    command
-        .arg(environment.root.join("python"))
-        .arg(libraries)
-        .arg(code)
-        .current_dir("/")
-        .stdin(Stdio::null());
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", mounts, "sh"]).arg(environment.env_dir());
+    command.arg(environment.root.join("python")).arg(libraries).arg(code).current_dir("/").stdin(Stdio::null());
     command.output().unwrap()
 }
 
@@ -380,10 +248,7 @@ fn another_user_can_use_it_without_reading_the_builders_home() {
         assert not strange, strange\n\
         print(six.__file__, six.add_move.__code__.co_filename)\n";
     let output = inside(&environment, code);
-    let (said, wrong) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
+    let (said, wrong) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let six = format!("{}/six.py", environment.site_packages_inside());
     assert_eq!(said.trim(), format!("{six} {six}"), "{wrong}");
     assert!(output.status.success());
@@ -397,33 +262,20 @@ fn files_are_for_everybody_to_read_and_nobody_to_write() {
     let mut folders = vec![environment.root.clone()];
     let mut files = 0;
     while let Some(folder) = folders.pop() {
-        assert_eq!(
-            fs::metadata(&folder).unwrap().permissions().mode() & 0o777,
-            0o755,
-            "{}",
-            folder.display()
-        );
+        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o755, "{}", folder.display());
         for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
             let metadata = entry.metadata().unwrap();
             if metadata.is_dir() {
                 folders.push(entry.path());
             } else if metadata.is_file() {
                 files += 1;
-                assert_eq!(
-                    metadata.permissions().mode() & 0o666,
-                    0o444,
-                    "{}",
-                    entry.path().display()
-                );
+                assert_eq!(metadata.permissions().mode() & 0o666, 0o444, "{}", entry.path().display());
             }
         }
     }
     assert!(files > 10);
     let settings = fs::read_to_string(environment.env_dir().join("pyvenv.cfg")).unwrap();
-    assert!(
-        !settings.contains(data.path().to_str().unwrap()),
-        "{settings}"
-    );
+    assert!(!settings.contains(data.path().to_str().unwrap()), "{settings}");
 }
 
 #[test]

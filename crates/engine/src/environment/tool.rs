@@ -32,27 +32,17 @@ pub(super) struct Ended {
 impl Running<'_> {
     /// Begins a new log.
     pub(super) fn begin(&self) -> Result<(), EnvironmentError> {
-        File::create(&self.log)
-            .map(drop)
-            .map_err(|error| EnvironmentError::io("write", &self.log, error))
+        File::create(&self.log).map(drop).map_err(|error| EnvironmentError::io("write", &self.log, error))
     }
 
     /// Runs a program to its end; each line of its stderr also goes to `line`.
-    pub(super) fn run(
-        &self,
-        command: &mut Command,
-        line: &mut dyn FnMut(&str),
-    ) -> Result<Ended, EnvironmentError> {
+    pub(super) fn run(&self, command: &mut Command, line: &mut dyn FnMut(&str)) -> Result<Ended, EnvironmentError> {
         let program = PathBuf::from(command.get_program());
         let failed = |error| EnvironmentError::io("run", &program, error);
         let mut log = self.append()?;
         // The program's stdin is the lock: should this process be killed, the lock is held until the program is gone too,
         // so that nobody else builds while it still writes.
-        command
-            .stdin(self.lock.try_clone().map_err(failed)?)
-            .stdout(self.append()?)
-            .stderr(Stdio::piped())
-            .current_dir("/");
+        command.stdin(self.lock.try_clone().map_err(failed)?).stdout(self.append()?).stderr(Stdio::piped()).current_dir("/");
         let mut child = command.spawn().map_err(failed)?;
         let mut said = String::new();
         if let Some(stderr) = child.stderr.take() {
@@ -82,15 +72,8 @@ impl Running<'_> {
             Cause::Network => EnvironmentError::NoNetwork { name, reason, log },
             Cause::Unsatisfiable => EnvironmentError::Unsatisfiable { name, reason, log },
             Cause::Hash => EnvironmentError::HashMismatch { name, reason, log },
-            Cause::DiskFull => EnvironmentError::DiskFull {
-                path: self.data.to_owned(),
-            },
-            Cause::Other => EnvironmentError::Tool {
-                step: step.to_owned(),
-                name,
-                reason,
-                log,
-            },
+            Cause::DiskFull => EnvironmentError::DiskFull { path: self.data.to_owned() },
+            Cause::Other => EnvironmentError::Tool { step: step.to_owned(), name, reason, log },
         }
     }
 }
@@ -106,18 +89,8 @@ enum Cause {
 
 /// What marks each cause in the words of uv and pip; the first match wins.
 const MARKS: &[(Cause, &[&str])] = &[
-    (
-        Cause::DiskFull,
-        &["No space left on device", "Disk quota exceeded"],
-    ),
-    (
-        Cause::Hash,
-        &[
-            "Hash mismatch",
-            "THESE PACKAGES DO NOT MATCH THE HASHES",
-            "Expected sha256",
-        ],
-    ),
+    (Cause::DiskFull, &["No space left on device", "Disk quota exceeded"]),
+    (Cause::Hash, &["Hash mismatch", "THESE PACKAGES DO NOT MATCH THE HASHES", "Expected sha256"]),
     (
         Cause::Network,
         &[
@@ -136,50 +109,24 @@ const MARKS: &[(Cause, &[&str])] = &[
             "SSLError",
         ],
     ),
-    (
-        Cause::Unsatisfiable,
-        &[
-            "No solution found",
-            "no usable wheels",
-            "Couldn't parse requirement",
-            "No matching distribution found",
-        ],
-    ),
+    (Cause::Unsatisfiable, &["No solution found", "no usable wheels", "Couldn't parse requirement", "No matching distribution found"]),
 ];
 
 /// The cause and the one line that tells most.
 fn explain(said: &str) -> (Cause, String) {
-    let mark = |(cause, marks): &(Cause, &[&str])| {
-        marks
-            .iter()
-            .any(|mark| said.contains(mark))
-            .then_some(*cause)
-    };
+    let mark = |(cause, marks): &(Cause, &[&str])| marks.iter().any(|mark| said.contains(mark)).then_some(*cause);
     let cause = MARKS.iter().find_map(mark).unwrap_or(Cause::Other);
     let causes: Vec<&str> = said.lines().filter_map(complaint).collect();
-    let containing = |word: &str| {
-        causes
-            .iter()
-            .find(|line| line.contains(word))
-            .map(|line| (*line).to_owned())
-    };
+    let containing = |word: &str| causes.iter().find(|line| line.contains(word)).map(|line| (*line).to_owned());
     let chain = || match causes.as_slice() {
-        [] => said
-            .lines()
-            .rev()
-            .find(|line| !line.trim().is_empty())
-            .unwrap_or("it gave no reason")
-            .trim()
-            .to_owned(),
+        [] => said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it gave no reason").trim().to_owned(),
         [only] => (*only).to_owned(),
         [first, .., last] => format!("{first}: {last}"),
     };
     let reason = match cause {
         Cause::Unsatisfiable => containing("Because").unwrap_or_else(chain),
         Cause::Hash => containing("ash mismatch").unwrap_or_else(chain),
-        Cause::Network
-            if said.contains("network was disabled") || said.contains("network is disabled") =>
-        {
+        Cause::Network if said.contains("network was disabled") || said.contains("network is disabled") => {
             "the network is switched off by `UV_OFFLINE`".to_owned()
         }
         _ => chain(),
@@ -190,19 +137,8 @@ fn explain(said: &str) -> (Cause, String) {
 /// The text of a line that belongs to an error, without what uv and pip put before it.
 fn complaint(line: &str) -> Option<&str> {
     let line = line.trim();
-    let prefixes = [
-        "error: ",
-        "cause: ",
-        "Caused by: ",
-        "× ",
-        "├─▶ ",
-        "╰─▶ ",
-        "ERROR: ",
-    ];
-    prefixes
-        .iter()
-        .find_map(|prefix| line.strip_prefix(prefix))
-        .map(str::trim)
+    let prefixes = ["error: ", "cause: ", "Caused by: ", "× ", "├─▶ ", "╰─▶ ", "ERROR: "];
+    prefixes.iter().find_map(|prefix| line.strip_prefix(prefix)).map(str::trim)
 }
 
 /// A uv to run.
@@ -216,68 +152,39 @@ impl Uv {
     /// A uv that never downloads an interpreter, keeps to wheels, and has its cache in Belljar's own folder.
     pub(super) fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        command
-            .env_clear()
-            .envs(self.variables.iter().map(|(name, value)| (name, value)));
-        command
-            .env("UV_PYTHON_DOWNLOADS", "never")
-            .env("UV_NO_PROGRESS", "1")
-            .env("UV_CACHE_DIR", &self.cache);
+        command.env_clear().envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.env("UV_PYTHON_DOWNLOADS", "never").env("UV_NO_PROGRESS", "1").env("UV_CACHE_DIR", &self.cache);
         command
     }
 
     /// The uv of the user's `PATH`, the one installed before, or one installed now by pip.
-    pub(super) fn get(
-        host: &Host,
-        python: &Python,
-        running: &Running<'_>,
-    ) -> Result<Self, EnvironmentError> {
+    pub(super) fn get(host: &Host, python: &Python, running: &Running<'_>) -> Result<Self, EnvironmentError> {
         let program = match found(host).or_else(|| installed(running.data)) {
             Some(program) => program,
             None => install(host, python, running)?,
         };
         let mut variables = host.for_tools();
         variables.extend(index_of_pip(host, python));
-        Ok(Self {
-            program,
-            variables,
-            cache: running.data.join("cache/uv"),
-        })
+        Ok(Self { program, variables, cache: running.data.join("cache/uv") })
     }
 }
 
 /// A uv on `PATH` that is recent enough.
 fn found(host: &Host) -> Option<PathBuf> {
-    host.path()
-        .into_iter()
-        .map(|folder| folder.join("uv"))
-        .find(|program| {
-            let output = Command::new(program)
-                .env_clear()
-                .arg("--version")
-                .stdin(Stdio::null())
-                .output();
-            output.is_ok_and(|output| {
-                version(&String::from_utf8_lossy(&output.stdout))
-                    .is_some_and(|version| version >= OLDEST)
-            })
-        })
+    host.path().into_iter().map(|folder| folder.join("uv")).find(|program| {
+        let output = Command::new(program).env_clear().arg("--version").stdin(Stdio::null()).output();
+        output.is_ok_and(|output| version(&String::from_utf8_lossy(&output.stdout)).is_some_and(|version| version >= OLDEST))
+    })
 }
 
 /// `uv 0.13.8 (…)` as numbers.
 fn version(said: &str) -> Option<(u32, u32)> {
     let mut numbers = said.strip_prefix("uv ")?.split('.');
-    Some((
-        numbers.next()?.trim().parse().ok()?,
-        numbers.next()?.trim().parse().ok()?,
-    ))
+    Some((numbers.next()?.trim().parse().ok()?, numbers.next()?.trim().parse().ok()?))
 }
 
 fn own_folder(data: &Path) -> PathBuf {
-    let version = lock::pins(lock::UV)
-        .pop()
-        .map(|pin| pin.version)
-        .unwrap_or_default();
+    let version = lock::pins(lock::UV).pop().map(|pin| pin.version).unwrap_or_default();
     data.join("tools").join(format!("uv-{version}"))
 }
 
@@ -287,39 +194,19 @@ fn installed(data: &Path) -> Option<PathBuf> {
 }
 
 /// Installs uv with the pip of some interpreter, into a folder of our own: no root and no virtual environment needed.
-fn install(
-    host: &Host,
-    python: &Python,
-    running: &Running<'_>,
-) -> Result<PathBuf, EnvironmentError> {
+fn install(host: &Host, python: &Python, running: &Running<'_>) -> Result<PathBuf, EnvironmentError> {
     let folder = own_folder(running.data);
     let tools = running.data.join("tools");
     fs::create_dir_all(&tools).map_err(|error| EnvironmentError::io("create", &tools, error))?;
-    let staged = tempfile::Builder::new()
-        .prefix(".installing-")
-        .tempdir_in(&tools);
+    let staged = tempfile::Builder::new().prefix(".installing-").tempdir_in(&tools);
     let staged = staged.map_err(|error| EnvironmentError::io("create", &tools, error))?;
     let pinned = staged.path().join("uv.txt");
     fs::write(&pinned, lock::UV).map_err(|error| EnvironmentError::io("write", &pinned, error))?;
-    let others = interpreter::candidates(host, None)
-        .into_iter()
-        .filter(|path| *path != python.executable());
+    let others = interpreter::candidates(host, None).into_iter().filter(|path| *path != python.executable());
     for interpreter in std::iter::once(python.executable()).chain(others) {
         let mut command = pip(host, &interpreter);
-        command.args([
-            "install",
-            "--quiet",
-            "--no-input",
-            "--no-deps",
-            "--only-binary",
-            ":all:",
-            "--require-hashes",
-        ]);
-        command
-            .arg("--target")
-            .arg(staged.path().join("uv"))
-            .arg("-r")
-            .arg(&pinned);
+        command.args(["install", "--quiet", "--no-input", "--no-deps", "--only-binary", ":all:", "--require-hashes"]);
+        command.arg("--target").arg(staged.path().join("uv")).arg("-r").arg(&pinned);
         let Ok(ended) = running.run(&mut command, &mut |_| {}) else {
             continue;
         };
@@ -327,17 +214,14 @@ fn install(
             return match fs::rename(staged.path().join("uv"), &folder) {
                 Ok(()) => Ok(folder.join("bin/uv")),
                 // Another build was faster.
-                Err(error) => installed(running.data)
-                    .ok_or_else(|| EnvironmentError::io("create", &folder, error)),
+                Err(error) => installed(running.data).ok_or_else(|| EnvironmentError::io("create", &folder, error)),
             };
         }
         if !lacks_pip(&ended.said) {
             return Err(running.failure("installing uv", &ended.said));
         }
     }
-    Err(EnvironmentError::NoUv {
-        reason: "no Python on this machine has pip".to_owned(),
-    })
+    Err(EnvironmentError::NoUv { reason: "no Python on this machine has pip".to_owned() })
 }
 
 /// pip is missing, or a pyenv shim has no such version.
@@ -347,16 +231,9 @@ fn lacks_pip(said: &str) -> bool {
 
 fn pip(host: &Host, interpreter: &Path) -> Command {
     let mut command = Command::new(interpreter);
-    command
-        .args(["-I", "-m", "pip"])
-        .env_clear()
-        .envs(host.for_interpreters())
-        .envs(host.for_tools());
+    command.args(["-I", "-m", "pip"]).env_clear().envs(host.for_interpreters()).envs(host.for_tools());
     // A user's pip.conf may say `user = true`, which contradicts `--target`.
-    command
-        .env("PIP_USER", "0")
-        .env("PIP_DISABLE_PIP_VERSION_CHECK", "1")
-        .env("PIP_ROOT_USER_ACTION", "ignore");
+    command.env("PIP_USER", "0").env("PIP_DISABLE_PIP_VERSION_CHECK", "1").env("PIP_ROOT_USER_ACTION", "ignore");
     command
 }
 
@@ -368,30 +245,16 @@ fn index_of_pip(host: &Host, python: &Python) -> Vec<(OsString, OsString)> {
     {
         settings.push(("SSL_CERT_FILE".into(), certificates.to_owned()));
     }
-    let own = [
-        "UV_DEFAULT_INDEX",
-        "UV_INDEX_URL",
-        "UV_INDEX",
-        "UV_CONFIG_FILE",
-        "UV_NO_INDEX",
-    ];
+    let own = ["UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_CONFIG_FILE", "UV_NO_INDEX"];
     if own.iter().any(|name| host.get(name).is_some()) || has_uv_settings(host) {
         return settings;
     }
     let asked = |key: &str| {
-        let output = pip(host, &python.executable())
-            .args(["config", "get", key])
-            .stdin(Stdio::null())
-            .output()
-            .ok()?;
+        let output = pip(host, &python.executable()).args(["config", "get", key]).stdin(Stdio::null()).output().ok()?;
         let value = String::from_utf8(output.stdout).ok()?.trim().to_owned();
         (output.status.success() && !value.is_empty()).then(|| OsString::from(value))
     };
-    if let Some(index) = host
-        .get("PIP_INDEX_URL")
-        .map(OsString::from)
-        .or_else(|| asked("global.index-url"))
-    {
+    if let Some(index) = host.get("PIP_INDEX_URL").map(OsString::from).or_else(|| asked("global.index-url")) {
         settings.push(("UV_DEFAULT_INDEX".into(), index));
     }
     if let Some(extra) = host.get("PIP_EXTRA_INDEX_URL") {
@@ -403,9 +266,7 @@ fn index_of_pip(host: &Host, python: &Python) -> Vec<(OsString, OsString)> {
 fn has_uv_settings(host: &Host) -> bool {
     let home = host.get("HOME").map(|home| Path::new(home).join(".config"));
     let user = host.get("XDG_CONFIG_HOME").map(PathBuf::from).or(home);
-    user.into_iter()
-        .chain([PathBuf::from("/etc")])
-        .any(|folder| folder.join("uv/uv.toml").is_file())
+    user.into_iter().chain([PathBuf::from("/etc")]).any(|folder| folder.join("uv/uv.toml").is_file())
 }
 
 #[cfg(test)]
@@ -414,10 +275,7 @@ mod tests {
 
     #[test]
     fn versions_of_uv_are_read() {
-        assert_eq!(
-            version("uv 0.13.8 (x86_64-unknown-linux-gnu)\n"),
-            Some((0, 13))
-        );
+        assert_eq!(version("uv 0.13.8 (x86_64-unknown-linux-gnu)\n"), Some((0, 13)));
         assert_eq!(version("uv 1.0"), Some((1, 0)));
         assert_eq!(version("something else"), None);
     }
@@ -428,12 +286,8 @@ mod tests {
             cause: Connection refused (os error 111)\n";
         let reason = "Request failed after 1 retry in 1.6s: Connection refused (os error 111)";
         assert_eq!(explain(said), (Cause::Network, reason.to_owned()));
-        let older =
-            "  × Failed to fetch: `x`\n  ├─▶ error sending request for url\n  ╰─▶ dns error\n";
-        assert_eq!(
-            explain(older),
-            (Cause::Network, "Failed to fetch: `x`: dns error".to_owned())
-        );
+        let older = "  × Failed to fetch: `x`\n  ├─▶ error sending request for url\n  ╰─▶ dns error\n";
+        assert_eq!(explain(older), (Cause::Network, "Failed to fetch: `x`: dns error".to_owned()));
     }
 
     #[test]
@@ -442,20 +296,13 @@ mod tests {
             require six==99, we can conclude that your requirements are unsatisfiable.\n";
         let (cause, reason) = explain(said);
         assert_eq!(cause, Cause::Unsatisfiable);
-        assert!(
-            reason.starts_with("Because there is no version of six==99")
-                && reason.ends_with("unsatisfiable"),
-            "{reason}"
-        );
+        assert!(reason.starts_with("Because there is no version of six==99") && reason.ends_with("unsatisfiable"), "{reason}");
     }
 
     #[test]
     fn a_wrong_hash_and_a_full_disk_are_told_apart() {
         let said = "error: Failed to download `six==1.17.0`\n  cause: Hash mismatch for `six==1.17.0`\n\n  Expected:\n";
-        assert_eq!(
-            explain(said),
-            (Cause::Hash, "Hash mismatch for `six==1.17.0`".to_owned())
-        );
+        assert_eq!(explain(said), (Cause::Hash, "Hash mismatch for `six==1.17.0`".to_owned()));
         let said = "error: Failed to download `numpy`\n  cause: I/O\n  cause: failed to write: No space left on device (os error 28)\n";
         assert_eq!(explain(said).0, Cause::DiskFull);
     }
@@ -464,13 +311,7 @@ mod tests {
     fn a_switched_off_network_is_not_a_bad_requirement() {
         let said = "error: No solution found\n  cause: Because six was not found in the cache\n\nhint: Packages were unavailable \
             because the network was disabled.\n";
-        assert_eq!(
-            explain(said),
-            (
-                Cause::Network,
-                "the network is switched off by `UV_OFFLINE`".to_owned()
-            )
-        );
+        assert_eq!(explain(said), (Cause::Network, "the network is switched off by `UV_OFFLINE`".to_owned()));
     }
 
     #[test]
@@ -478,22 +319,12 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let python = interpreter::choose(&Host::new(std::env::vars_os()), None, None).unwrap();
         let settings = |pairs: &[(&str, &str)]| {
-            let always = [
-                ("HOME", home.path().to_str().unwrap()),
-                ("PIP_INDEX_URL", "mirror"),
-                ("SSL_CERT_FILE", "c"),
-            ];
-            let all = always
-                .iter()
-                .chain(pairs)
-                .map(|(name, value)| (name.into(), value.into()));
+            let always = [("HOME", home.path().to_str().unwrap()), ("PIP_INDEX_URL", "mirror"), ("SSL_CERT_FILE", "c")];
+            let all = always.iter().chain(pairs).map(|(name, value)| (name.into(), value.into()));
             index_of_pip(&Host::new(all), &python)
         };
         if !Path::new("/etc/uv/uv.toml").exists() {
-            assert_eq!(
-                settings(&[]),
-                [("UV_DEFAULT_INDEX".into(), "mirror".into())]
-            );
+            assert_eq!(settings(&[]), [("UV_DEFAULT_INDEX".into(), "mirror".into())]);
         }
         assert_eq!(settings(&[("UV_DEFAULT_INDEX", "other")]), []);
         std::fs::create_dir_all(home.path().join(".config/uv")).unwrap();

@@ -1,0 +1,139 @@
+//! Runs probes: in sandboxes through the engine, with a layer off, and outside as the same user.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command as Process;
+
+use engine::environment::{Host, Progress};
+use engine::{Command, Control, Controls, Engine, Execution, Language, Limits, Observer, Outcome, Output, Reply, RunRequest, Settings, Stream, Value};
+use serde::Deserialize;
+use serde_json::{Map, Value as Json};
+
+/// What a probe printed.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(crate) struct Document {
+    /// What came of each attempt.
+    pub(crate) attempts: Map<String, Json>,
+    /// What was found.
+    pub(crate) facts: Map<String, Json>,
+}
+
+/// A run inside.
+pub(crate) struct Inside {
+    /// What the probe printed; `None` where it did not come that far.
+    pub(crate) document: Option<Document>,
+    /// The execution.
+    pub(crate) execution: Execution,
+}
+
+/// What a run inside gets.
+#[derive(Default)]
+pub(crate) struct Order {
+    /// Files to put into the workspace.
+    pub(crate) files: Vec<(String, PathBuf)>,
+    /// Python may start processes.
+    pub(crate) process_spawning: bool,
+    /// Where artifacts go.
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// Engines by the layers that are on.
+pub(crate) struct Engines {
+    full: Engine,
+    without_seccomp: Engine,
+    without_landlock: Engine,
+    bare: Engine,
+}
+
+impl Engines {
+    /// Engines on one data folder. Each starts when it is first needed.
+    pub(crate) fn new(data: &Path) -> Self {
+        let host = Host::new(std::env::vars_os());
+        let engine = |seccomp, landlock| {
+            Engine::new(Settings { data: data.to_owned(), host: host.clone(), controls: Controls { seccomp, landlock, ..Controls::default() } })
+        };
+        Self { full: engine(true, true), without_seccomp: engine(false, true), without_landlock: engine(true, false), bare: engine(false, false) }
+    }
+
+    /// The engine of a control by its name in the table; the full one for every other name.
+    pub(crate) fn get(&self, control: &str) -> &Engine {
+        match control {
+            "seccomp" => &self.without_seccomp,
+            "landlock" => &self.without_landlock,
+            "bare" => &self.bare,
+            _ => &self.full,
+        }
+    }
+}
+
+/// Nobody watches.
+pub(crate) struct Silent;
+
+impl Observer for Silent {
+    fn wrote(&mut self, _: Stream, _: &[u8]) {}
+    fn showed(&mut self, _: &Output) {}
+    fn result(&mut self, _: &Value) {}
+}
+
+/// Runs code in a fresh sandbox of the environment `core`.
+pub(crate) fn run(engine: &Engine, language: Language, code: &str, order: &Order, watch: (&mut dyn Observer, &Control)) -> Execution {
+    let request = RunRequest {
+        language,
+        code: code.as_bytes().to_vec(),
+        filename: None,
+        inputs: Map::new(),
+        files: order.files.clone(),
+        limits: Limits { wall_seconds: 60, ..Limits::default() },
+        environment: "core".to_owned(),
+        process_spawning: order.process_spawning,
+        out: order.out.clone(),
+    };
+    let mut progress = |step: Progress<'_>| eprintln!("{step:?}");
+    let (observer, control) = watch;
+    match engine.dispatch(Command::Run { request: Box::new(request), observer, control, progress: &mut progress }) {
+        Ok(Reply::Execution(execution)) => *execution,
+        other => panic!("the engine could not do its part: {other:?}"),
+    }
+}
+
+/// Runs a probe in one of the languages of the table.
+pub(crate) fn inside(engine: &Engine, language: &str, code: &str, order: Order, scratch: &Path) -> Inside {
+    let mut order = order;
+    let script = scratch.join("probe.py");
+    fs::write(&script, code).expect("the script is written");
+    order.files.push(("probe.py".to_owned(), script));
+    let (language, code) = match language {
+        "python" => (Language::Python, code.to_owned()),
+        "shell" => (Language::Shell, "exec /opt/env/bin/python -I /mnt/data/probe.py".to_owned()),
+        "bang" => (Language::Python, "get_ipython().system('/opt/env/bin/python -I /mnt/data/probe.py')".to_owned()),
+        "bash" => (Language::Shell, code.to_owned()),
+        other => panic!("no language {other}"),
+    };
+    let execution = run(engine, language, &code, &order, (&mut Silent, &Control::default()));
+    Inside { document: document(&execution.stdout), execution }
+}
+
+/// Whether code that ends like this was killed for a call of a foreign ABI.
+pub(crate) fn killed_by_sigsys(execution: &Execution) -> bool {
+    execution.outcome == Outcome::Killed && execution.error.as_ref().is_some_and(|error| error.message.contains("signal 31"))
+}
+
+/// Runs a probe on the host, as the user of this process; `unshared`: as root of namespaces made for it.
+pub(crate) fn outside(interpreter: &Path, code: &str, script: &str, unshared: bool, scratch: &Path) -> Result<Document, String> {
+    let place = scratch.join(script);
+    fs::write(&place, code).map_err(|error| error.to_string())?;
+    let mut words: Vec<String> = ["timeout", "30"].map(str::to_owned).to_vec();
+    if unshared {
+        words.extend(["unshare", "--user", "--map-root-user", "--mount", "--net", "--pid", "--ipc", "--uts", "--cgroup", "--fork"].map(str::to_owned));
+    }
+    words.push(interpreter.display().to_string());
+    words.push(place.display().to_string());
+    let output = Process::new(&words[0]).args(&words[1..]).current_dir(scratch).output().map_err(|error| error.to_string())?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    document(&said).ok_or_else(|| format!("the control said {said} {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// The document in what was printed.
+fn document(text: &str) -> Option<Document> {
+    text.lines().rev().find(|line| line.starts_with('{')).and_then(|line| serde_json::from_str(line).ok())
+}

@@ -1,0 +1,13 @@
+# Page-cache pages into pipes: splice, vmsplice, tee, and sendfile where its target is a pipe, which is splice by another name.
+source = os.open(P["program"], os.O_RDONLY)
+read, write = os.pipe()
+other_read, other_write = os.pipe()
+os.write(write, b"x" * 64)
+call("splice", source, None, other_write, None, 16, 0, label="splice from a file")
+call("splice", read, None, other_write, None, 16, 0, label="splice between pipes")
+call("tee", read, other_write, 16, 0)
+buffer = ctypes.create_string_buffer(b"y" * 64)
+vector = (ctypes.c_ulong * 2)(ctypes.addressof(buffer), 16)
+call("vmsplice", other_write, vector, 1, 0)
+attempt("sendfile from a file to a pipe", lambda: os.sendfile(write, source, 0, 16) and None)
+report()
