@@ -329,7 +329,8 @@ class IsolatedImports:
             self.path, self.hidden = list(sys.path), {}
             sys.path[:] = self.trusted
             sys.meta_path += [finder for finder in self.finders if finder not in sys.meta_path]
-            for name, module in list(sys.modules.items()):
+            # Not a list of the items: making one may collect garbage, and what that runs may import something.
+            for name, module in sys.modules.copy().items():
                 if self._is_foreign(module):
                     self.hidden[name] = sys.modules.pop(name)
 
@@ -584,9 +585,10 @@ class Worker:
     def run_steps(self, steps):
         """Runs code objects in the session's namespace and shows the value of the one that asks for it."""
         for code, shown in steps:
+            awaiting = self.load("awaiting") if code.co_flags & COROUTINE_FLAG else None
             value = eval(code, self.namespace)
-            if code.co_flags & COROUTINE_FLAG:
-                value = self.load("awaiting").run(value)
+            if awaiting:
+                value = awaiting.run(value)
             if shown and value is not None:
                 self._show_value(value)
 
