@@ -17,6 +17,7 @@ mod bad_input;
 mod documents;
 mod ends;
 mod examples;
+mod help;
 mod limits;
 mod object;
 mod output;
