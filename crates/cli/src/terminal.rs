@@ -107,25 +107,57 @@ fn push_inert(text: &mut String, from: &str) {
             '\r' if characters.peek() == Some(&'\n') => {}
             '\0'..='\u{1f}' => text.push(char::from_u32(0x2400 + u32::from(character)).unwrap_or('\u{fffd}')),
             '\u{7f}' => text.push('\u{2421}'),
-            // C1 controls, and characters that reorder or hide what stands around them.
-            '\u{80}'..='\u{9f}'
-            | '\u{ad}'
-            | '\u{61c}'
-            | '\u{115f}'
-            | '\u{1160}'
-            | '\u{180e}'
-            | '\u{200b}'
-            | '\u{200e}'
-            | '\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{2069}'
-            | '\u{3164}'
-            | '\u{feff}'
-            | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e007f}' => text.push_str(&format!("<U+{:04X}>", u32::from(character))),
+            hidden if is_hidden(hidden) => text.push_str(&format!("<U+{:04X}>", u32::from(hidden))),
             other => text.push(other),
         }
     }
+}
+
+/// Delete and C1 controls, and characters that reorder or hide what stands around them.
+fn is_hidden(character: char) -> bool {
+    matches!(character,
+        '\u{7f}'..='\u{9f}'
+        | '\u{ad}'
+        | '\u{61c}'
+        | '\u{115f}'
+        | '\u{1160}'
+        | '\u{180e}'
+        | '\u{200b}'
+        | '\u{200e}'
+        | '\u{200f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{2069}'
+        | '\u{3164}'
+        | '\u{feff}'
+        | '\u{fff9}'..='\u{fffb}'
+        | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Prints one JSON document on stdout. On a terminal its hidden characters are escaped, which is the same document.
+///
+/// # Errors
+/// Where nobody reads any more.
+pub(crate) fn json(document: &str) -> io::Result<()> {
+    let mut out = io::stdout();
+    let text = if out.is_terminal() { escape_hidden(document) } else { document.to_owned() };
+    out.write_all(text.as_bytes())?;
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
+fn escape_hidden(document: &str) -> String {
+    let mut text = String::with_capacity(document.len());
+    for character in document.chars() {
+        if is_hidden(character) {
+            let mut units = [0; 2];
+            for unit in character.encode_utf16(&mut units) {
+                text.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            text.push(character);
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -143,6 +175,15 @@ mod tests {
     fn no_control_sequence_survives() {
         assert_eq!(inert(&[b"a\x1b[2Jb\x1b]52;c;eA==\x07\r\nc\rd\ttab"]), "a␛[2Jb␛]52;c;eA==␇\nc␍d\ttab");
         assert_eq!(inert(&["\u{9b}31m \u{202e}abc\u{7f}".as_bytes()]), "<U+009B>31m <U+202E>abc␡");
+    }
+
+    #[test]
+    fn escaped_json_is_the_same_document() {
+        let value = serde_json::json!("a\u{9b}31m\u{202e}\u{e0041}\u{7f}ü");
+        let escaped = escape_hidden(&value.to_string());
+        assert!(escaped.is_ascii() || escaped.contains('ü'));
+        assert!(!escaped.chars().any(is_hidden), "{escaped}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&escaped).unwrap(), value);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `belljar run`: one execution in a fresh sandbox.
 
 use std::collections::BTreeSet;
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -33,9 +33,7 @@ pub(crate) fn run(arguments: &args::Run, configuration: &Configuration) -> anyho
     let reply = super::engine(configuration).dispatch(command)?;
     let Reply::Execution(execution) = reply else { anyhow::bail!("the engine gave no execution") };
     if arguments.json {
-        let mut text = serde_json::to_string(&execution)?;
-        text.push('\n');
-        std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+        terminal::json(&serde_json::to_string(&execution)?).context("cannot write to standard output")?;
     } else if !live.closed {
         let _ = live.stdout.finish().and_then(|()| live.stderr.finish());
         tell(&execution, &arguments.out, &mut live);
