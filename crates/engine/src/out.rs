@@ -147,7 +147,7 @@ mod tests {
         fs::write(home.path().join("file"), "").unwrap();
         assert_eq!(check(&home.path().join("file")).unwrap_err().kind, ErrorKind::InvalidRequest);
         assert_eq!(check(&home.path().join("file/below")).unwrap_err().kind, ErrorKind::InvalidRequest);
-        assert_eq!(check(Path::new("/proc/nowhere")).unwrap_err().kind, ErrorKind::Unavailable);
+        assert!(check(Path::new("/proc/nowhere")).is_err());
         check(&home.path().join("new/folder")).unwrap();
         assert!(!home.path().join("new").exists());
     }
