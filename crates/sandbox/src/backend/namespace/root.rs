@@ -7,7 +7,7 @@ use protocol::message::{Bind, Root};
 
 use crate::backend::{Error, Template};
 
-const DIRECTORIES: &[&str] = &["/mnt/data", "/tmp", "/home/sandbox", "/dev/shm", "/proc", "/run", "/var", "/etc/ssl", "/opt/runtime"];
+const DIRECTORIES: &[&str] = &["/mnt/data", "/tmp", "/home/sandbox", "/dev/shm", "/proc", "/run", "/var", "/etc/ssl", "/etc/fonts", "/opt/runtime"];
 
 const FILES: &[(&str, &str)] = &[
     ("/etc/passwd", "sandbox:x:1000:1000:sandbox:/home/sandbox:/bin/bash\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"),
@@ -16,7 +16,18 @@ const FILES: &[(&str, &str)] = &[
     ("/etc/hostname", "sandbox\n"),
     ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
     ("/etc/resolv.conf", "# no network\n"),
+    ("/etc/fonts/fonts.conf", FONTS),
 ];
+
+/// The host's fonts, whether or not it has fontconfig itself: libraries complain without this file.
+const FONTS: &str = "<?xml version=\"1.0\"?>
+<!DOCTYPE fontconfig SYSTEM \"urn:fontconfig:fonts.dtd\">
+<fontconfig>
+  <dir>/usr/share/fonts</dir>
+  <dir>/usr/local/share/fonts</dir>
+  <cachedir>/tmp/.fontconfig</cachedir>
+</fontconfig>
+";
 
 const LINKS: &[(&str, &str)] = &[
     ("/dev/fd", "/proc/self/fd"),
@@ -31,7 +42,7 @@ const LINKS: &[(&str, &str)] = &[
 const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom"];
 
 /// Parts of the host's `/etc` that programs of `/usr` cannot do without; nothing in them is private.
-const ETC: &[&str] = &["/etc/alternatives", "/etc/ld.so.cache", "/etc/ssl/certs", "/etc/fonts"];
+const ETC: &[&str] = &["/etc/alternatives", "/etc/ld.so.cache", "/etc/ssl/certs"];
 
 /// Parts of the host's root that are links into `/usr` on merged systems and folders elsewhere.
 const SYSTEM: &[&str] = &["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
