@@ -181,7 +181,6 @@ mod tests {
     fn escaped_json_is_the_same_document() {
         let value = serde_json::json!("a\u{9b}31m\u{202e}\u{e0041}\u{7f}ü");
         let escaped = escape_hidden(&value.to_string());
-        assert!(escaped.is_ascii() || escaped.contains('ü'));
         assert!(!escaped.chars().any(is_hidden), "{escaped}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&escaped).unwrap(), value);
     }
