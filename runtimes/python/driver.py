@@ -3,7 +3,7 @@
 Only what every execution needs is here, and it imports C modules alone: this file is compiled at each start, and `json`,
 `ast`, `socket` and `traceback` cost 10 to 20 ms each. The rest is loaded when first needed (`load`): `values` (results),
 `errors` (tracebacks), `hooks` (imports of known packages), `figures` (matplotlib), `documents` (encrypted and scanned
-files), `interactive` (IPython).
+files), `interactive` (IPython), `template` and `entering` (workers that are forked instead of started).
 """
 
 import builtins
@@ -32,7 +32,9 @@ COROUTINE_FLAG = 0x80
 FUTURE_FLAGS = 0x1FE0000  # the CO_FUTURE_* bits; a `from __future__` import lasts for the session
 READ_WRITE_CLOEXEC = 0o2 | 0o2000000
 READ_SIZE = 64 * 1024
+MOST_DESCRIPTORS = 8  # with one frame: `setup` may bring six namespaces and a Landlock domain
 E2BIG = 7
+CANNOT_ENTER = 70  # the exit code of a worker that could not give up what it has to
 
 ModuleType = type(sys)
 DIRECTORY = __file__.rpartition("/")[0]
@@ -242,7 +244,7 @@ class Channel:
         """Waits for bytes and takes what is complete. An exception on the way loses nothing: the rest stays buffered."""
         try:
             self.interrupts.wait(self.socket.recv, 1, _socket.MSG_PEEK)
-            space = _socket.CMSG_SPACE(2 * 4)
+            space = _socket.CMSG_SPACE(MOST_DESCRIPTORS * 4)
             data, ancillary, flags, _ = self.socket.recvmsg(READ_SIZE, space, _socket.MSG_CMSG_CLOEXEC)
         except ConnectionError:
             _exit(0)
@@ -367,17 +369,18 @@ class Worker:
         self.last_values = ("", "", "")
         self.shell = None
         self.event_loop = None
-        self.flush_c = None
+        self.flush_c = self.install_filter = None
         self.has_result = False
 
     # Life
 
-    def serve(self):
-        """Answers frames until the channel closes."""
-        self.channel = Channel(CHANNEL, self.interrupts)
+    def serve(self, profile=None):
+        """Answers frames until the channel closes. With a profile, this process is a template and its forks do that."""
         self.prepare()
+        entering = None if profile is None else self.load("template").become(profile)
+        self.channel = Channel(CHANNEL, self.interrupts)
         try:
-            self._setup()
+            self._setup(entering)
             while True:
                 self._execute_next()
         except OSError:
@@ -423,18 +426,27 @@ class Worker:
         self.namespace.update(inputs={}, In=self.inputs_seen, Out=self.outputs_seen, _="", __="", ___="")
         sys.modules["__main__"] = main
 
-    def _setup(self):
-        kind, payload, _ = self.channel.next_request()
+    def prepare_calls(self):
+        """Makes the functions of the C library that a worker needs."""
+        self.flush_c, self.install_filter = c_function("fflush"), _filter_installer()
+
+    def _setup(self, entering):
+        kind, payload, descriptors = self.channel.next_request()
         if kind != SETUP:
             _exit(0)
         setup = decode_json(payload)
-        self.flush_c = _c_function("fflush")
+        if entering is None:
+            self.prepare_calls()
+        else:
+            entering.enter(setup.get("enter"), descriptors)
         if setup.get("seccomp"):
-            _install_filter(setup["seccomp"])
+            self.install_filter(setup["seccomp"])
         # Only now: before the filter is on, no import may find a file of the user.
         sys.path.insert(0, getcwd())
-        version = "%d.%d.%d" % sys.version_info[:3]
         self._detach()
+        if entering is not None and setup.get("warm"):
+            entering.rehearse()
+        version = "%d.%d.%d" % sys.version_info[:3]
         self.channel.send(READY, encode_json({"runtime": "python", "version": version}))
 
     def _execute_next(self):
@@ -728,52 +740,59 @@ def _no_input(prompt="", /):
     raise EOFError("no input is available: pass data with `inputs`")
 
 
-def _c_function(name):
+def c_function(name):
     """A function of the C library that returns an int. From the C part of `ctypes`: the package takes 3 ms to import."""
     from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_USE_ERRNO, CFuncPtr, dlopen, dlsym
 
     class Function(CFuncPtr):
         _flags_ = FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO
-        _restype_ = _c_type("i")
+        _restype_ = c_type("i")
 
     return Function(dlsym(dlopen(None, 0), name))
 
 
-def _c_type(letter):
+def c_type(letter):
     """A C type by its letter in `struct`."""
     from _ctypes import _SimpleCData
 
     return type(_SimpleCData)("c_type", (_SimpleCData,), {"_type_": letter})
 
 
-def _install_filter(encoded):
-    """Puts the seccomp filter on. Without it not one instruction of user code may run, so failing ends the worker."""
+def _filter_installer():
+    """A function that puts a seccomp filter on. Without it not one instruction of user code may run, so failing ends the
+    worker."""
     from _ctypes import Structure, byref, get_errno
     from binascii import a2b_base64
 
     class Program(Structure):
-        _fields_ = [("length", _c_type("H")), ("filter", _c_type("z"))]
+        _fields_ = [("length", c_type("H")), ("filter", c_type("z"))]
 
     set_no_new_privileges, set_filter, all_threads, instruction_size = 38, 1, 1, 8
-    try:
-        instructions = a2b_base64(encoded)
-        if not instructions or len(instructions) % instruction_size:
-            raise ValueError("not a filter")
-        program = Program(len(instructions) // instruction_size, instructions)
-        prctl, syscall, long = _c_function("prctl"), _c_function("syscall"), _c_type("L")
-        seccomp = {"x86_64": 317, "aarch64": 277}[uname().machine]
-        if prctl(set_no_new_privileges, long(1), long(0), long(0), long(0)):
-            raise OSError(get_errno(), "no_new_privs")
-        # A thread that a package's start-up file left would keep what this one gives up.
-        if syscall(long(seccomp), long(set_filter), long(all_threads), byref(program)):
-            raise OSError(get_errno(), "seccomp")
-    except BaseException:
-        _exit(70)
+    prctl, syscall, long = c_function("prctl"), c_function("syscall"), c_type("L")
+    seccomp = {"x86_64": 317, "aarch64": 277}.get(uname().machine)
+
+    def install(encoded):
+        try:
+            instructions = a2b_base64(encoded)
+            if not instructions or len(instructions) % instruction_size:
+                raise ValueError("not a filter")
+            program = Program(len(instructions) // instruction_size, instructions)
+            if prctl(set_no_new_privileges, long(1), long(0), long(0), long(0)):
+                raise OSError(get_errno(), "no_new_privs")
+            # A thread that a package's start-up file left would keep what this one gives up.
+            if syscall(long(seccomp), long(set_filter), long(all_threads), byref(program)):
+                raise OSError(get_errno(), "seccomp")
+        except BaseException:
+            _exit(CANNOT_ENTER)
+
+    return install
 
 
 def main(arguments=()):
-    """Serves the channel at descriptor 3 until it closes."""
-    Worker(always_ipython="--always-ipython" in arguments).serve()
+    """Serves the channel at descriptor 3 until it closes; with `--template <JSON>`, as a template's forks."""
+    template = tuple(arguments[:1]) == ("--template",)
+    profile = decode_json(arguments[1].encode()) if template else None
+    Worker(always_ipython="--always-ipython" in arguments).serve(profile)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use sandbox::{BACKENDS, Backend, Controls, TemplateId};
 
 use crate::environment::{Environment, EnvironmentError, Host, Lease, Options, Progress, Store};
 use crate::error::{Error, ErrorKind};
 use crate::execution::Execution;
+use crate::pool::{Pool, PoolSettings};
 use crate::run::{self, Control, Observer, RunRequest};
 use crate::runtime;
 
@@ -64,7 +65,7 @@ pub enum Reply {
 pub struct Engine {
     settings: Settings,
     store: Store,
-    backend: OnceLock<Box<dyn Backend>>,
+    backend: OnceLock<Arc<dyn Backend>>,
     starting: Mutex<()>,
     /// Templates that the backend has, by the folder of their environment.
     templates: Mutex<HashMap<PathBuf, TemplateId>>,
@@ -86,7 +87,7 @@ impl Engine {
         match command {
             Command::Run { request, observer, control, progress } => {
                 let (template, _in_use) = self.template(&request.environment, progress)?;
-                let execution = run::run(self.backend()?, template, &request, observer, control)?;
+                let execution = run::run(self.backend()?.as_ref(), template, &request, observer, control)?;
                 Ok(Reply::Execution(Box::new(execution)))
             }
             Command::BuildEnvironment { name, options, progress } => Ok(Reply::Environments(vec![self.ensure(&name, &options, progress)?])),
@@ -98,17 +99,26 @@ impl Engine {
         }
     }
 
+    /// A pool of sandboxes of an environment, which cannot be removed while the lease is held.
+    ///
+    /// # Errors
+    /// Where the environment or the backend is not to be had, or the profile is unknown.
+    pub fn pool(&self, environment: &str, settings: PoolSettings, progress: &mut dyn FnMut(Progress<'_>)) -> Result<(Pool, Lease), Error> {
+        let (template, lease) = self.template(environment, progress)?;
+        Ok((Pool::start(Arc::clone(self.backend()?), template, settings)?, lease))
+    }
+
     /// The backend, started when it is first needed.
     ///
     /// # Errors
     /// What this host refuses.
-    pub fn backend(&self) -> Result<&dyn Backend, Error> {
+    pub fn backend(&self) -> Result<&Arc<dyn Backend>, Error> {
         let _turn = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
         if self.backend.get().is_none() {
             let (_, start) = BACKENDS.first().ok_or_else(|| Error::new(ErrorKind::Internal, "there is no backend"))?;
             let _ = self.backend.set(start(self.settings.controls)?);
         }
-        self.backend.get().map(AsRef::as_ref).ok_or_else(|| Error::new(ErrorKind::Internal, "there is no backend"))
+        self.backend.get().ok_or_else(|| Error::new(ErrorKind::Internal, "there is no backend"))
     }
 
     /// A template of an environment, which cannot be removed while the lease is held.
@@ -140,7 +150,7 @@ impl Engine {
     fn warm(&self, environment: &Environment) -> Result<(), Error> {
         let template = self.prepare(environment)?;
         let request = RunRequest::warm_up(&environment.name, environment.cache_dir());
-        let execution = run::run(self.backend()?, template, &request, &mut Silent, &Control::default())?;
+        let execution = run::run(self.backend()?.as_ref(), template, &request, &mut Silent, &Control::default())?;
         match execution.error {
             None => Ok(()),
             Some(error) => Err(Error::new(ErrorKind::Unavailable, format!("{}: {}", error.name, error.message))),

@@ -8,6 +8,7 @@ pub mod dispatch;
 pub mod environment;
 pub mod error;
 pub mod execution;
+pub mod pool;
 pub mod run;
 
 mod artifact;
@@ -20,5 +21,7 @@ mod schema;
 pub use dispatch::{Command, Engine, Reply, Settings};
 pub use error::{Error, ErrorKind};
 pub use execution::{Artifact, Execution, ExecutionError, Language, Outcome, Output, Value};
+pub use pool::{Imports, Pool, PoolSettings, PoolStatus, Taken};
 pub use run::{Control, Observer, RunRequest};
+pub use runtime::Report;
 pub use sandbox::{Controls, Limits, Stream};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use sandbox::{Backend, End, Execute, FromInit, Limits, Remote, Sandbox, SpawnOptions, Stream, TemplateId, ToInit, Work, worker};
+use sandbox::{Backend, End, Execute, FromInit, Limits, Remote, Sandbox, SpawnOptions, Stream, TemplateId, ToInit, Work, WorkerStart, worker};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value as Json, json};
@@ -125,7 +125,7 @@ impl Control {
         state.began
     }
 
-    fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).began = true;
     }
 
@@ -157,17 +157,31 @@ pub(crate) fn run(
     observer: &mut dyn Observer,
     control: &Control,
 ) -> Result<Execution, Error> {
-    let options =
-        SpawnOptions { limits: request.limits, worker: request.language == Language::Python, shell: true, process_spawning: request.process_spawning };
+    let worker = if request.language == Language::Python { WorkerStart::Exec } else { WorkerStart::None };
+    let options = SpawnOptions { limits: request.limits, worker, shell: true, process_spawning: request.process_spawning };
     if let Some(out) = &request.out {
         out::check(out)?;
     }
     control.begin();
     let mut sandbox = backend.spawn(template, &options)?;
+    let execution = run_in(sandbox.as_mut(), backend.name(), request, observer, control);
+    sandbox.kill();
+    let _ = sandbox.wait(KILL_PATIENCE);
+    execution
+}
+
+/// Runs in a sandbox that has not run anything yet.
+pub(crate) fn run_in(
+    sandbox: &mut dyn Sandbox,
+    isolation: &'static str,
+    request: &RunRequest,
+    observer: &mut dyn Observer,
+    control: &Control,
+) -> Result<Execution, Error> {
     for (name, path) in &request.files {
-        upload(sandbox.as_mut(), name, path)?;
+        upload(sandbox, name, path)?;
     }
-    let before = Before::of(&list(sandbox.as_ref())?);
+    let before = if request.files.is_empty() { Before::default() } else { Before::of(&list(sandbox)?) };
     let counters = sandbox.usage().counters;
     let mut collected = Collected {
         observer,
@@ -179,7 +193,7 @@ pub(crate) fn run(
         facts: Facts::default(),
     };
     let (started, clock) = (SystemTime::now(), Instant::now());
-    let end = execute(sandbox.as_mut(), request, &mut collected, control)?;
+    let end = execute(sandbox, request, &mut collected, control)?;
     let elapsed = clock.elapsed();
     if let Some(End::WorkerFailed) = end
         && control.asked() == 0
@@ -192,13 +206,14 @@ pub(crate) fn run(
     collected.facts.memory_kills = moved(|counters| counters.memory_kills);
     collected.facts.process_refusals = moved(|counters| counters.process_refusals);
     collected.facts.disk_full = sandbox.workspace().space().is_ok_and(|space| space.free_bytes < 4096 || space.free_inodes == 0);
-    // Nothing changes any more while files are copied out.
-    let _ = sandbox.freeze(true);
-    let artifacts = artifacts(sandbox.as_ref(), &before, &mut collected.outputs, request.out.as_deref(), request.limits.workspace_bytes);
-    let _ = sandbox.freeze(false);
-    sandbox.kill();
-    let _ = sandbox.wait(KILL_PATIENCE);
-    let mut execution = conclude(backend, request, collected, end)?;
+    // Nothing changes any more while files are looked at and copied out. Freezing takes milliseconds: not for an empty workspace.
+    let empty = request.files.is_empty() && sandbox.workspace().list().is_ok_and(|listing| listing.entries.is_empty());
+    let frozen = !empty && sandbox.freeze(true);
+    let artifacts = artifacts(sandbox, &before, &mut collected.outputs, request.out.as_deref(), request.limits.workspace_bytes);
+    if frozen {
+        let _ = sandbox.freeze(false);
+    }
+    let mut execution = conclude(isolation, request, collected, end)?;
     execution.artifacts = artifacts?;
     execution.started_at = humantime::format_rfc3339_millis(started).to_string();
     execution.execution_time_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
@@ -510,7 +525,7 @@ fn save(target: &mut Out, output: &mut Output, folder: &Path) -> Result<(), Erro
     Ok(())
 }
 
-fn conclude(backend: &dyn Backend, request: &RunRequest, collected: Collected<'_>, end: Option<End>) -> Result<Execution, Error> {
+fn conclude(isolation: &'static str, request: &RunRequest, collected: Collected<'_>, end: Option<End>) -> Result<Execution, Error> {
     let conclusion = outcome::conclude(end, &collected.facts);
     let ((stdout, stdout_truncated), (stderr, stderr_truncated)) = (collected.stdout.text(), collected.stderr.text());
     let printed = if stdout.trim().is_empty() || stdout_truncated { None } else { Some(serde_json::from_str::<Json>(&stdout).ok()) };
@@ -532,7 +547,7 @@ fn conclude(backend: &dyn Backend, request: &RunRequest, collected: Collected<'_
         state_lost: conclusion.state_lost,
         exit_code: conclusion.exit_code,
         limits_hit: conclusion.limits_hit,
-        isolation: backend.name(),
+        isolation,
         execution_time_ms: 0,
         started_at: String::new(),
         limits: request.limits,

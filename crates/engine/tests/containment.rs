@@ -34,7 +34,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use engine::{Control, Engine, Language};
-use harness::{Document, Engines, Order, Silent};
+use harness::{Document, Engines, Order, Silent, Way};
 use judge::{Evidence, Verdict, judge};
 use oracle::{Canary, Listeners, Residue};
 use scene::Scene;
@@ -82,7 +82,7 @@ fn hostile_code_stays_inside() {
         // The first run builds the environment where it is missing.
         alive(engines.get("full"));
         let scene = scene(folder.path(), &data);
-        let tier = tier(engines.get("full"));
+        let tier = tier(engines.full());
         println!("tier: {}, kernel {}", tier.name(), fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim());
         let only = std::env::var("BELLJAR_CONTAINMENT_ONLY").unwrap_or_default();
         for test in table::tests().iter().filter(|test| only.is_empty() || only.split(',').any(|number| number == test.number)) {
@@ -120,9 +120,10 @@ impl Suite<'_> {
             .test
             .languages
             .iter()
-            .map(|language| {
-                let verdict = self.language(language, &controls, deep.as_ref());
-                self.row(language, verdict, &problems)
+            .flat_map(|language| ["full", "forked"].map(|way| (language, way)))
+            .map(|(language, way)| {
+                let verdict = self.language(way, language, &controls, deep.as_ref());
+                self.row(&if way == "full" { language.clone() } else { format!("{language}, {way}") }, verdict, &problems)
             })
             .collect();
         if let Some((probe, arguments)) = &self.test.bash {
@@ -138,8 +139,8 @@ impl Suite<'_> {
         if self.test.languages.iter().any(|language| language == "bang") { "bang" } else { "shell" }
     }
 
-    fn language(&self, language: &str, controls: &[Document], deep: Option<&Document>) -> Verdict {
-        let Some(inside) = self.run("full", language, false) else { return Verdict::NotHeld("the probe came to no end".to_owned()) };
+    fn language(&self, way: &str, language: &str, controls: &[Document], deep: Option<&Document>) -> Verdict {
+        let Some(inside) = self.run(way, language, false) else { return Verdict::NotHeld("the probe came to no end".to_owned()) };
         let verdict = judge(self.test, &Evidence { inside: &inside, controls, deep });
         let verdict = if verdict == Verdict::Holds { special::judge(self, language, &inside) } else { verdict };
         self.untouched(verdict)
@@ -260,8 +261,8 @@ fn tier(engine: &Engine) -> Tier {
 }
 
 /// A second sandbox runs all the same.
-fn alive(engine: &Engine) {
-    let execution = harness::run(engine, Language::Python, "print(1)", &Order::default(), (&mut Silent, &Control::default()));
+fn alive(way: Way<'_>) {
+    let execution = harness::run(way, Language::Python, "print(1)", &Order::default(), (&mut Silent, &Control::default()));
     assert_eq!(execution.stdout, "1\n", "another sandbox must run: {:?}", execution.error);
 }
 
@@ -273,7 +274,7 @@ fn suite_row(name: &str, verdict: Verdict, tier: Tier) -> Row {
 }
 
 fn print(row: &Row) {
-    println!("{:<9} {:<7} {:<9} {:<24} {}", row.number, row.language, row.result(), row.control, row.note);
+    println!("{:<9} {:<14} {:<9} {:<24} {}", row.number, row.language, row.result(), row.control, row.note);
 }
 
 /// Writes the rows as JSON where the environment names a file.

@@ -1,6 +1,7 @@
 //! Gives rights away: capabilities for init, Landlock and seccomp for the worker and for shell commands.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, Scope,
@@ -58,7 +59,7 @@ pub(crate) enum Domain {
 /// Puts Landlock and then seccomp on the calling process; from here on it may only exec.
 pub(crate) fn enter(domain: Domain, rules: &Confinement) -> io::Result<()> {
     if !rules.without_landlock {
-        landlock_restrict(domain, rules).map_err(|error| io::Error::other(error.to_string()))?;
+        ruleset(domain, rules).and_then(RulesetCreated::restrict_self).map_err(|error| io::Error::other(error.to_string()))?;
     }
     if rules.without_seccomp {
         return Ok(());
@@ -69,7 +70,15 @@ pub(crate) fn enter(domain: Domain, rules: &Confinement) -> io::Result<()> {
     })
 }
 
-fn landlock_restrict(domain: Domain, rules: &Confinement) -> Result<(), landlock::RulesetError> {
+/// A Landlock domain for another process to enter; `None` where it is off or this kernel has none.
+pub(crate) fn domain_descriptor(domain: Domain, rules: &Confinement) -> io::Result<Option<OwnedFd>> {
+    if rules.without_landlock {
+        return Ok(None);
+    }
+    ruleset(domain, rules).map(Option::from).map_err(|error| io::Error::other(error.to_string()))
+}
+
+fn ruleset(domain: Domain, rules: &Confinement) -> Result<RulesetCreated, landlock::RulesetError> {
     let write = AccessFs::from_all(KNOWN_ABI) & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::Execute | AccessFs::IoctlDev);
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let execute = match domain {
@@ -85,7 +94,7 @@ fn landlock_restrict(domain: Domain, rules: &Confinement) -> Result<(), landlock
         .create()?;
     let ruleset = allow(ruleset, &rules.read, read)?;
     let ruleset = allow(ruleset, execute, read | AccessFs::Execute)?;
-    allow(ruleset, &rules.write, write)?.restrict_self().map(drop)
+    allow(ruleset, &rules.write, write)
 }
 
 fn allow(mut ruleset: RulesetCreated, paths: &[String], access: BitFlags<AccessFs>) -> Result<RulesetCreated, landlock::RulesetError> {

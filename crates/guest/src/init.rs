@@ -3,13 +3,12 @@
 //! The order is the one SECURITY.md explains: nested namespaces off, private mounts, new root, the workspace's descriptor to the
 //! host, limits, capabilities, no new privileges, not dumpable, seccomp. No byte from inside has been read before all of it is on.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
-use protocol::message::{self, Configuration, Failure, FromInit, InitReady, ProcessLimits, Tmpfs, ToInit};
+use protocol::message::{self, Configuration, Failure, FromInit, InitReady, Tmpfs, ToInit};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountFlags;
-use rustix::process::{Resource, Rlimit};
 
 use crate::channel::{Channel, Read};
 use crate::confine;
@@ -18,8 +17,18 @@ use crate::sys;
 
 /// The descriptor of the channel to the host.
 pub(crate) const HOST_CHANNEL: i32 = 3;
+/// The descriptor on which the launcher hands workers over, where they come from a template.
+pub(crate) const SUPPLY: i32 = 4;
 /// The workspace inside.
 pub const WORKSPACE: &str = "/mnt/data";
+
+/// Where forked workers come from.
+pub(crate) struct Supply {
+    /// What the launcher says.
+    pub(crate) link: OwnedFd,
+    /// The namespaces a worker has to enter, the user namespace first.
+    pub(crate) namespaces: Vec<OwnedFd>,
+}
 
 /// Runs init on the root at `stage` until the host closes its channel.
 #[must_use]
@@ -27,8 +36,9 @@ pub fn main(stage: &str) -> ExitCode {
     let Ok(mut host) = Channel::new(sys::inherited(HOST_CHANNEL), false) else { return ExitCode::from(4) };
     let Some(configuration) = receive_configuration(&mut host) else { return ExitCode::from(4) };
     match set_up(stage, &configuration, &mut host) {
-        Ok(()) => {
-            crate::supervise::run(host, configuration);
+        Ok(namespaces) => {
+            let supply = configuration.forked.then(|| Supply { link: sys::inherited(SUPPLY), namespaces });
+            crate::supervise::run(host, configuration, supply);
             ExitCode::SUCCESS
         }
         Err(failure) => {
@@ -57,16 +67,24 @@ fn receive_configuration(host: &mut Channel) -> Option<Configuration> {
     }
 }
 
-/// Builds the sandbox around this process, and tells the host when every layer is on.
-fn set_up(stage: &str, configuration: &Configuration, host: &mut Channel) -> Result<(), Failure> {
+/// Builds the sandbox around this process, and tells the host when every layer is on. Gives the namespaces that a forked worker enters.
+fn set_up(stage: &str, configuration: &Configuration, host: &mut Channel) -> Result<Vec<OwnedFd>, Failure> {
     // The limit is that of our own user namespace: nothing below can make another one.
     failed("forbid", "nested user namespaces", std::fs::write("/proc/sys/user/max_user_namespaces", "0"))?;
-    enter_root(stage, configuration)?;
+    enter_root(stage, &configuration.tmpfs, &configuration.rebinds, || {
+        // Before the old root goes: the kernel gives a new proc only while a complete one is in sight.
+        // Not `hidepid`: a process that is not dumpable would be hidden from init too, and outlive its sweep.
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        failed("mount proc on", "/proc", rustix::mount::mount("proc", "./proc", "proc", flags, c"subset=pid"))
+    })?;
     own_streams()?;
     failed("name", "the sandbox", rustix::system::sethostname(configuration.hostname.as_bytes()))?;
     let workspace = rustix::fs::open(WORKSPACE, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let workspace = failed("open", WORKSPACE, workspace)?;
-    set_limits(&configuration.limits)?;
+    for (resource, value) in configuration.limits.resources() {
+        set_limit(resource, value)?;
+    }
+    let namespaces = if configuration.forked { own_namespaces()? } else { Vec::new() };
     failed("set", "oom_score_adj", std::fs::write("/proc/self/oom_score_adj", "0"))?;
     confine::drop_rights()?;
     if !configuration.confinement.without_seccomp {
@@ -76,29 +94,41 @@ fn set_up(stage: &str, configuration: &Configuration, host: &mut Channel) -> Res
     let ready = message::encode(&FromInit::Ready(InitReady { landlock_abi }));
     let ready = ready.map_err(|_| Failure { step: "report".to_owned(), object: "ready".to_owned(), errno: 0 })?;
     failed("send", "the workspace", host.send_with_descriptors(&ready, &[workspace.as_fd()]))?;
-    failed("send", "the workspace", host.flush_all())
+    failed("send", "the workspace", host.flush_all())?;
+    Ok(namespaces)
+}
+
+/// The namespaces of this process, the user namespace first: who enters it may enter the others.
+fn own_namespaces() -> Result<Vec<OwnedFd>, Failure> {
+    let open = |name: &str| {
+        let path = format!("/proc/self/ns/{name}");
+        failed("open", &path, rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()))
+    };
+    ["user", "mnt", "net", "ipc", "uts", "cgroup"].into_iter().map(open).collect()
 }
 
 /// Mounts what is private on top of the stage, and makes it the root.
-fn enter_root(stage: &str, configuration: &Configuration) -> Result<(), Failure> {
+pub(crate) fn enter_root(
+    stage: &str,
+    private: &[Tmpfs],
+    rebinds: &[(String, String)],
+    mount_proc: impl FnOnce() -> Result<(), Failure>,
+) -> Result<(), Failure> {
     failed("bind", stage, rustix::mount::mount_bind_recursive(stage, stage))?;
     failed("enter", stage, rustix::process::chdir(stage))?;
-    for tmpfs in &configuration.tmpfs {
+    for tmpfs in private {
         mount_tmpfs(tmpfs)?;
     }
-    for (from, to) in &configuration.rebinds {
+    for (from, to) in rebinds {
         failed("bind", to, rustix::mount::mount_bind(format!(".{from}"), format!(".{to}")))?;
     }
-    // Before the old root goes: the kernel gives a new proc only while a complete one is in sight.
-    // Not `hidepid`: a process that is not dumpable would be hidden from init too, and outlive its sweep.
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    failed("mount proc on", "/proc", rustix::mount::mount("proc", "./proc", "proc", flags, c"subset=pid"))?;
+    mount_proc()?;
     failed("pivot to", stage, rustix::process::pivot_root(".", "."))?;
     failed("detach", "the old root", detach_old_root())
 }
 
 /// Standard input and output become the sandbox's own null device: those we came with were opened through the host's mounts.
-fn own_streams() -> Result<(), Failure> {
+pub(crate) fn own_streams() -> Result<(), Failure> {
     let null = failed("open", "/dev/null", rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()))?;
     for stream in 0..3 {
         failed("replace", "a standard stream", sys::dup2(null.as_fd(), stream))?;
@@ -122,30 +152,7 @@ fn mount_tmpfs(tmpfs: &Tmpfs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Limits that every process inside inherits.
-fn set_limits(limits: &ProcessLimits) -> Result<(), Failure> {
-    let fixed = [
-        // Not 0: a host whose core pattern is a pipe would still start its helper for us. With 1 the kernel refuses either way.
-        (Resource::Core, 1),
-        // A belt for the watchdog: children that the kernel collects by itself leave no account.
-        (Resource::Cpu, limits.cpu_seconds.saturating_add(5)),
-        (Resource::Memlock, 0),
-        (Resource::Msgqueue, 0),
-        (Resource::Nice, 0),
-        (Resource::Rtprio, 0),
-        (Resource::Sigpending, 1024),
-        (Resource::Locks, 1024),
-        (Resource::Nofile, limits.open_files),
-        (Resource::Nproc, limits.processes),
-    ];
-    for (resource, value) in fixed {
-        set_limit(resource, value)?;
-    }
-    Ok(())
-}
-
-/// Sets both the soft and the hard limit.
-pub(crate) fn set_limit(resource: Resource, value: u64) -> Result<(), Failure> {
-    let limit = Rlimit { current: Some(value), maximum: Some(value) };
-    failed("set the limit", &format!("{resource:?}"), rustix::process::setrlimit(resource, limit))
+/// Sets both the soft and the hard limit of a resource, by its number.
+pub(crate) fn set_limit(resource: u32, value: u64) -> Result<(), Failure> {
+    failed("set the limit", &resource.to_string(), sys::set_limit(resource, value))
 }

@@ -1,11 +1,12 @@
-//! What runs below belljar: the launcher, which starts sandboxes and takes them along when it ends, and init,
+//! What runs below belljar: the launcher, which starts sandboxes and templates and takes them along when it ends, and init,
 //! the first process of each sandbox.
 //!
-//! Both are one small static program without threads. The reading order is [`launcher`], [`init`], [`confine`],
+//! Both are one small static program without threads. The reading order is [`launcher`], [`template`], [`init`], [`confine`],
 //! [`supervise`], [`runner`].
 
 pub mod launcher;
 pub mod root;
+pub mod template;
 pub mod users;
 
 pub mod confine;

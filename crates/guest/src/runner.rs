@@ -34,7 +34,7 @@ pub(crate) fn start(configuration: &Configuration, command: &[u8], stdout: Borro
     }
     arguments.push(CString::new(command)?);
     let program = arguments.first().cloned().ok_or_else(|| io::Error::from_raw_os_error(libc::ENOEXEC))?;
-    let environment = environment(configuration)?;
+    let environment = environment(&configuration.environment)?;
     let (report, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     match sys::fork()? {
         Forked::Parent(pid) => {
@@ -51,8 +51,8 @@ pub(crate) fn start(configuration: &Configuration, command: &[u8], stdout: Borro
 }
 
 /// The environment as exec wants it.
-pub(crate) fn environment(configuration: &Configuration) -> io::Result<Vec<CString>> {
-    configuration.environment.iter().map(|(name, value)| CString::new(format!("{name}={value}")).map_err(io::Error::from)).collect()
+pub(crate) fn environment(variables: &[(String, String)]) -> io::Result<Vec<CString>> {
+    variables.iter().map(|(name, value)| CString::new(format!("{name}={value}")).map_err(io::Error::from)).collect()
 }
 
 /// What a process becomes.
@@ -104,7 +104,7 @@ fn become_command(configuration: &Configuration, exec: &Exec, null: BorrowedFd<'
         sys::reset_signals();
         rustix::process::chdir(crate::init::WORKSPACE)?;
         if let Some(memory) = configuration.limits.memory_bytes {
-            crate::init::set_limit(rustix::process::Resource::Data, memory).map_err(|failure| io::Error::from_raw_os_error(failure.errno))?;
+            crate::init::set_limit(sys::LIMIT_DATA, memory).map_err(|failure| io::Error::from_raw_os_error(failure.errno))?;
         }
         confine::enter(Domain::Shell, &configuration.confinement)
     })();

@@ -13,8 +13,9 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::process::{Pid, Signal, WaitOptions};
 
-use crate::channel::{Channel, Read, would_block};
+use crate::channel::{self, Channel, Read, would_block};
 use crate::confine::{self, Domain};
+use crate::init::Supply;
 use crate::launcher::exit_of;
 use crate::runner::{self, Runner};
 use crate::sys::{self, Forked};
@@ -32,17 +33,18 @@ const FRAMES_PER_TURN: usize = 64;
 const CAPTURE_BYTES: usize = 1024 * 1024;
 /// How often limits are looked at while something runs.
 const WATCH: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// How long the end of a killed worker may stay unknown.
+const COLLECT: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// Serves the host until it closes its channel. Leaving ends everything inside, since this is process 1.
-pub(crate) fn run(host: Channel, configuration: Configuration) {
+pub(crate) fn run(host: Channel, configuration: Configuration, supply: Option<Supply>) {
     let Ok(signals) = sys::signal_descriptor(&[libc::SIGCHLD]) else { return };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(workspace) = rustix::fs::open(crate::init::WORKSPACE, flags, Mode::empty()) else { return };
-    let mut supervisor = Supervisor { host, configuration, signals, workspace, worker: None, running: None, upload: None };
-    if !supervisor.configuration.worker.is_empty() {
-        supervisor.start_worker();
-    }
+    let mut supervisor =
+        Supervisor { host, configuration, signals, workspace, awaited: supply.is_some(), supply, worker: None, used: false, running: None, upload: None };
+    supervisor.start_worker();
     supervisor.serve();
 }
 
@@ -50,7 +52,11 @@ pub(crate) fn run(host: Channel, configuration: Configuration) {
 struct Worker {
     pid: Pid,
     channel: Channel,
+    /// Forked from a template: no child of ours.
+    forked: bool,
     ready: bool,
+    /// Memory that it had when it was ready beyond what every interpreter is granted, in bytes: it shares that with its template.
+    baseline: u64,
     /// Frames may wait that have been read already.
     more: bool,
 }
@@ -94,7 +100,13 @@ struct Supervisor {
     configuration: Configuration,
     signals: OwnedFd,
     workspace: OwnedFd,
+    /// Where forked workers come from.
+    supply: Option<Supply>,
+    /// One is on its way.
+    awaited: bool,
     worker: Option<Worker>,
+    /// Code has run: something may be left of it.
+    used: bool,
     running: Option<Running>,
     upload: Option<Upload>,
 }
@@ -102,6 +114,7 @@ struct Supervisor {
 /// What a poll found readable or ended.
 #[derive(Default)]
 struct Ready {
+    supply: bool,
     host: bool,
     host_room: bool,
     signals: bool,
@@ -121,6 +134,9 @@ impl Supervisor {
             let Some(ready) = self.wait() else { return };
             if ready.host_room && self.host.flush().is_err() {
                 return;
+            }
+            if ready.supply {
+                self.hear_supply();
             }
             if ready.output {
                 self.pump();
@@ -162,6 +178,9 @@ impl Supervisor {
             ready.host = events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR);
         }));
         entries.push((PollFd::new(&self.signals, PollFlags::IN), |ready, _| ready.signals = true));
+        if let Some(supply) = &self.supply {
+            entries.push((PollFd::new(&supply.link, PollFlags::IN), |ready, _| ready.supply = true));
+        }
         if let Some(worker) = &self.worker {
             let read = if room { PollFlags::IN } else { PollFlags::empty() };
             let write = if worker.channel.queued_bytes() > 0 { PollFlags::OUT } else { PollFlags::empty() };
@@ -186,7 +205,7 @@ impl Supervisor {
         let (mut polls, marks): (Vec<_>, Vec<_>) = entries.into_iter().unzip();
         // Frames that wait here already are served as soon as there is room for what they bring.
         let more = room && self.worker.as_ref().is_some_and(|worker| worker.more);
-        let watched = self.running.is_some() || (self.worker.is_some() && self.configuration.limits.memory_bytes.is_some());
+        let watched = self.running.is_some() || (self.used && self.worker.is_some() && self.configuration.limits.memory_bytes.is_some());
         let patience = if more { Some(&AT_ONCE) } else { watched.then_some(&WATCH) };
         match rustix::event::poll(&mut polls, patience) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -231,6 +250,7 @@ impl Supervisor {
             ToInit::FileData(bytes) => self.write(&bytes),
             ToInit::FileEnd => self.finish_upload(),
             ToInit::Execute(execute) => self.execute(execute),
+            ToInit::LimitCpu { seconds } => self.configuration.limits.cpu_seconds = seconds,
             ToInit::Interrupt => self.signal(Signal::INT, Signal::INT),
             ToInit::KillExecution => self.signal(Signal::KILL, Signal::TERM),
         }
@@ -270,13 +290,12 @@ impl Supervisor {
         let Ok(mut running) = Running::new(&execute) else {
             return self.say(&FromInit::Done { execution: execute.execution, end: End::WorkerFailed });
         };
+        self.used = true;
         match execute.work {
             Work::Code(payload) => {
                 running.pending = Some(payload);
                 self.running = Some(running);
-                if self.worker.is_none() {
-                    self.start_worker();
-                }
+                self.start_worker();
                 self.send_pending();
             }
             Work::Shell(command) => {
@@ -390,11 +409,7 @@ impl Supervisor {
     /// Serves one frame; false where it may not stand here.
     fn worker_says(&mut self, kind: u8, payload: Vec<u8>) -> bool {
         if kind == kinds::READY {
-            if let Some(worker) = &mut self.worker {
-                worker.ready = true;
-            }
-            self.send_pending();
-            return true;
+            return self.worker_ready();
         }
         let Some(running) = &self.running else {
             // A thread that outlived its execution may show something late: dropped.
@@ -435,6 +450,55 @@ impl Supervisor {
                 true
             }
             _ => false,
+        }
+    }
+
+    /// The worker waits for code; false where it may not get any.
+    fn worker_ready(&mut self) -> bool {
+        let bounded = self.configuration.limits.memory_bytes.is_none();
+        let filtered = !self.configuration.confinement.without_seccomp;
+        let Some(worker) = &mut self.worker else { return false };
+        if worker.ready || (worker.forked && !watchdog::is_confined(worker.pid, filtered)) {
+            return false;
+        }
+        worker.ready = true;
+        if worker.forked {
+            runner::prefer_for_oom(worker.pid);
+            worker.baseline = if bounded { 0 } else { watchdog::memory_of(worker.pid).unwrap_or_default().saturating_sub(message::BASELINE_BYTES) };
+        }
+        self.say(&FromInit::WorkerReady);
+        self.send_pending();
+        true
+    }
+
+    /// Hears the launcher of forked workers.
+    fn hear_supply(&mut self) {
+        let Some(supply) = &self.supply else { return };
+        let Ok((datagram, descriptor)) = channel::receive_datagram(supply.link.as_fd()) else { return };
+        let payload = datagram.get(frame::HEADER_BYTES..).unwrap_or_default();
+        match (message::decode(message::MESSAGE_KIND, payload), descriptor) {
+            (Ok(message::Supply::Worker), Some(descriptor)) if self.worker.is_none() => {
+                self.awaited = false;
+                match adopt_worker(&self.configuration, descriptor, &supply.namespaces) {
+                    Ok(worker) => self.worker = Some(worker),
+                    Err(_) => self.start_worker(),
+                }
+            }
+            // There is one already: closing its channel ends the new one.
+            (Ok(message::Supply::Worker), _) => {}
+            (Ok(message::Supply::Ended(exit)), _) => {
+                if self.worker.as_ref().is_some_and(|worker| worker.forked) {
+                    self.worker_ended(exit);
+                }
+            }
+            (Ok(message::Supply::Refused), _) => {
+                self.awaited = false;
+                if self.worker.is_none() {
+                    self.start_worker();
+                }
+            }
+            // The launcher is gone, and we are about to be.
+            (Err(_), _) => self.supply = None,
         }
     }
 
@@ -593,7 +657,7 @@ impl Supervisor {
     fn break_worker(&mut self) {
         let Some(worker) = self.worker.take() else { return };
         let _ = rustix::process::kill_process(worker.pid, Signal::KILL);
-        let exit = rustix::process::waitpid(Some(worker.pid), WaitOptions::empty()).ok().flatten().map_or(Exit::Code(-1), |(_, status)| exit_of(status));
+        let exit = self.collect(&worker);
         let end = match (&self.running, exit, worker.ready) {
             (None, exit, _) => return self.say(&FromInit::WorkerLost(exit)),
             (Some(running), exit, _) if running.shell => return self.say(&FromInit::WorkerLost(exit)),
@@ -608,9 +672,31 @@ impl Supervisor {
         self.finish(end);
     }
 
+    /// How a worker that was killed ended. One that was forked is no child of ours: the launcher knows.
+    fn collect(&self, worker: &Worker) -> Exit {
+        if !worker.forked {
+            return rustix::process::waitpid(Some(worker.pid), WaitOptions::empty()).ok().flatten().map_or(Exit::Code(-1), |(_, status)| exit_of(status));
+        }
+        while let Some(supply) = &self.supply {
+            let mut wait = [PollFd::new(&supply.link, PollFlags::IN)];
+            if !rustix::event::poll(&mut wait, Some(&COLLECT)).is_ok_and(|count| count > 0) {
+                break;
+            }
+            let Ok((datagram, _)) = channel::receive_datagram(supply.link.as_fd()) else { break };
+            match message::decode(message::MESSAGE_KIND, datagram.get(frame::HEADER_BYTES..).unwrap_or_default()) {
+                Ok(message::Supply::Ended(exit)) => return exit,
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        Exit::Signal(libc::SIGKILL)
+    }
+
     /// Looks at CPU time and, where no cgroup does, at memory.
     fn watch(&mut self) {
-        let limits = self.configuration.limits;
+        let mut limits = self.configuration.limits;
+        let baseline = self.worker.as_ref().map_or(0, |worker| worker.baseline);
+        limits.memory_bytes = limits.memory_bytes.map(|limit| limit.saturating_add(baseline));
         let Some(running) = &mut self.running else {
             // A thread that outlived its execution is still held to the limit.
             if let Some(worker) = &self.worker
@@ -636,7 +722,11 @@ impl Supervisor {
         }
     }
 
+    /// Starts the worker by exec, where there is to be one, is none, and none is on its way.
     fn start_worker(&mut self) {
+        if self.worker.is_some() || self.awaited || self.configuration.worker.is_empty() {
+            return;
+        }
         match spawn_worker(&self.configuration) {
             Ok(worker) => self.worker = Some(worker),
             Err(_) => {
@@ -697,7 +787,7 @@ fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 fn spawn_worker(configuration: &Configuration) -> io::Result<Worker> {
     let arguments = configuration.worker.iter().map(|argument| CString::new(argument.as_str())).collect::<Result<Vec<_>, _>>()?;
     let program = arguments.first().cloned().ok_or_else(|| io::Error::from_raw_os_error(libc::ENOEXEC))?;
-    let environment = runner::environment(configuration)?;
+    let environment = runner::environment(&configuration.environment)?;
     let flags = rustix::net::SocketFlags::CLOEXEC;
     let (ours, theirs) = rustix::net::socketpair(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM, flags, None)?;
     let (failed, failure) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
@@ -724,8 +814,22 @@ fn spawn_worker(configuration: &Configuration) -> io::Result<Worker> {
     channel.queue(&setup);
     match channel.flush() {
         Err(error) if !would_block(&error) => Err(error),
-        _ => Ok(Worker { pid, channel, ready: false, more: false }),
+        _ => Ok(Worker { pid, channel, forked: false, ready: false, baseline: 0, more: false }),
     }
+}
+
+/// Takes a forked worker in: hands it the namespaces it has to enter, its Landlock domain and its rules.
+fn adopt_worker(configuration: &Configuration, channel: OwnedFd, namespaces: &[OwnedFd]) -> io::Result<Worker> {
+    // It was forked by somebody outside, so it has no parent in here, as nothing else has but ourselves.
+    let own = rustix::process::getpid();
+    let process = watchdog::processes().into_iter().find(|process| process.parent.is_none() && !process.zombie && process.pid != own);
+    let pid = process.ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?.pid;
+    let domain = confine::domain_descriptor(Domain::Worker, &configuration.confinement)?;
+    let setup = frame::encode(kinds::SETUP, &configuration.worker_setup).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
+    let mut channel = Channel::new(channel, false)?;
+    let descriptors: Vec<BorrowedFd<'_>> = namespaces.iter().chain(&domain).map(AsFd::as_fd).collect();
+    channel.send_with_descriptors(&setup, &descriptors)?;
+    Ok(Worker { pid, channel, forked: true, ready: false, baseline: 0, more: false })
 }
 
 fn prepare_worker(configuration: &Configuration, channel: BorrowedFd<'_>) -> io::Result<()> {
@@ -737,7 +841,7 @@ fn prepare_worker(configuration: &Configuration, channel: BorrowedFd<'_>) -> io:
     sys::reset_signals();
     rustix::process::chdir(crate::init::WORKSPACE)?;
     if let Some(memory) = configuration.limits.memory_bytes {
-        crate::init::set_limit(rustix::process::Resource::Data, memory).map_err(|failure| io::Error::from_raw_os_error(failure.errno))?;
+        crate::init::set_limit(sys::LIMIT_DATA, memory).map_err(|failure| io::Error::from_raw_os_error(failure.errno))?;
     }
     confine::enter(Domain::Worker, &configuration.confinement)
 }

@@ -46,6 +46,24 @@ pub(crate) fn unshare(flags: c_int) -> io::Result<()> {
     checked(c_long::from(result)).map(drop)
 }
 
+/// `setns(2)` with a descriptor of a namespace of the given kind.
+pub(crate) fn enter_namespace(namespace: BorrowedFd<'_>, kind: c_int) -> io::Result<()> {
+    // SAFETY: setns takes two numbers; this program has one thread, and the kernel refuses what would break it.
+    let result = unsafe { libc::setns(namespace.as_raw_fd(), kind) };
+    checked(c_long::from(result)).map(drop)
+}
+
+/// `RLIMIT_DATA` on Linux.
+pub(crate) const LIMIT_DATA: u32 = 2;
+
+/// `prlimit(2)` on this process: the soft and the hard limit of a resource, by its number.
+pub(crate) fn set_limit(resource: u32, value: u64) -> io::Result<()> {
+    let limit = libc::rlimit64 { rlim_cur: value, rlim_max: value };
+    // SAFETY: pid 0 is this process; `limit` is a whole `rlimit64` that outlives the call; the old limit is not wanted.
+    let result = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, ptr::null_mut::<libc::rlimit64>()) };
+    checked(result).map(drop)
+}
+
 /// Pointers for exec: valid as long as the strings they were made of.
 fn pointers(strings: &[CString]) -> Vec<*const c_char> {
     strings.iter().map(|string| string.as_ptr()).chain(std::iter::once(ptr::null())).collect()

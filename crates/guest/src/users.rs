@@ -50,41 +50,62 @@ fn maps_root_to_root(map: &str) -> bool {
 
 /// Maps the caller to itself in the user namespace it just made.
 pub(crate) fn map_self(uid: u32, gid: u32) -> Result<(), Failure> {
-    write_map("/proc/self", (uid, gid), (uid, gid), true)
+    write_map("/proc/self", (uid, gid), (uid, gid), 1, true)
 }
 
 /// Maps [`INSIDE`] in the child's user namespace to `user` (privileged), or to our own user.
 pub(crate) fn map_child(pid: i32, user: u32, privileged: bool) -> Result<(), Failure> {
     let process = format!("/proc/{pid}");
     if privileged {
-        write_map(&process, (INSIDE, INSIDE), (user, user), false)
+        write_map(&process, (INSIDE, INSIDE), (user, user), 1, false)
     } else {
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        write_map(&process, (INSIDE, INSIDE), (uid, gid), true)
+        write_map(&process, (INSIDE, INSIDE), (uid, gid), 1, true)
     }
 }
 
-/// Maps (user, group) inside to (user, group) outside.
-fn write_map(process: &str, inside: (u32, u32), outside: (u32, u32), deny_groups: bool) -> Result<(), Failure> {
+/// Maps, in the user namespace of a template, all users that sandboxes below it may get, each to itself.
+pub(crate) fn map_template(pid: i32, privileged: bool) -> Result<(), Failure> {
+    let process = format!("/proc/{pid}");
+    if privileged {
+        write_map(&process, (FIRST, FIRST), (FIRST, FIRST), COUNT, false)
+    } else {
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        write_map(&process, (uid, gid), (uid, gid), 1, true)
+    }
+}
+
+/// Maps `count` (users, groups) inside to (users, groups) outside.
+fn write_map(process: &str, inside: (u32, u32), outside: (u32, u32), count: u32, deny_groups: bool) -> Result<(), Failure> {
     const STEP: &str = "write the user map";
     if deny_groups {
         // Already denied by an outer namespace where there is one; the kernel then refuses to say it again.
         let _ = std::fs::write(format!("{process}/setgroups"), "deny");
     }
-    failed(STEP, "gid_map", std::fs::write(format!("{process}/gid_map"), format!("{} {} 1", inside.1, outside.1)))?;
-    failed(STEP, "uid_map", std::fs::write(format!("{process}/uid_map"), format!("{} {} 1", inside.0, outside.0)))
+    failed(STEP, "gid_map", std::fs::write(format!("{process}/gid_map"), format!("{} {} {count}", inside.1, outside.1)))?;
+    failed(STEP, "uid_map", std::fs::write(format!("{process}/uid_map"), format!("{} {} {count}", inside.0, outside.0)))
 }
 
 /// Becomes [`INSIDE`] and keeps, over the exec to come, the capabilities of [`SETUP`] only.
 pub(crate) fn become_inside(privileged: bool) -> io::Result<()> {
+    become_user(INSIDE, privileged)?;
+    keep_over_exec(SETUP)
+}
+
+/// Becomes a user of this user namespace, with the group of the same number and no other.
+pub(crate) fn become_user(user: u32, privileged: bool) -> io::Result<()> {
     if privileged {
         rustix::thread::set_thread_groups(&[])?;
     }
-    let (uid, gid) = (rustix::fs::Uid::from_raw(INSIDE), rustix::fs::Gid::from_raw(INSIDE));
+    let (uid, gid) = (rustix::fs::Uid::from_raw(user), rustix::fs::Gid::from_raw(user));
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
-    rustix::thread::set_thread_res_uid(uid, uid, uid)?;
-    rustix::thread::set_capabilities(None, CapabilitySets { effective: SETUP, permitted: SETUP, inheritable: SETUP })?;
-    for capability in SETUP.iter() {
+    Ok(rustix::thread::set_thread_res_uid(uid, uid, uid)?)
+}
+
+/// Keeps these capabilities over the exec to come, and no others.
+pub(crate) fn keep_over_exec(kept: CapabilitySet) -> io::Result<()> {
+    rustix::thread::set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: kept })?;
+    for capability in kept.iter() {
         rustix::thread::configure_capability_in_ambient_set(capability, true)?;
     }
     Ok(())

@@ -59,13 +59,34 @@ pub(crate) fn memory_bytes() -> u64 {
 }
 
 /// Memory of a process, from its first thread that still has any: a leader that has left tells none.
-fn memory_of(pid: Pid) -> Option<u64> {
+pub(crate) fn memory_of(pid: Pid) -> Option<u64> {
     let folder = format!("/proc/{}", pid.as_raw_nonzero());
     let status = std::fs::read(format!("{folder}/status")).ok().and_then(|status| parse_status(&status));
     status.or_else(|| {
         let threads = std::fs::read_dir(format!("{folder}/task")).ok()?;
         threads.flatten().find_map(|thread| parse_status(&std::fs::read(thread.path().join("status")).ok()?))
     })
+}
+
+/// Whether a process has given up what a worker gives up, as the kernel tells it: who forks for us is trusted to do it, and checked.
+pub(crate) fn is_confined(pid: Pid, filtered: bool) -> bool {
+    std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).is_ok_and(|status| parse_confinement(&status, filtered))
+}
+
+/// Reads users, groups, capabilities, `no_new_privs` and seccomp of a `/proc/<pid>/status`.
+#[must_use]
+pub fn parse_confinement(status: &str, filtered: bool) -> bool {
+    let is = |name: &str, accept: fn(&str) -> bool| {
+        let mut values = status.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        values.next().is_some_and(accept) && values.next().is_none()
+    };
+    let nothing: fn(&str) -> bool = |text| u64::from_str_radix(text.trim(), 16) == Ok(0);
+    let inside: fn(&str) -> bool = |text| text.split_ascii_whitespace().eq(["1000"; 4]);
+    ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].into_iter().all(|set| is(set, nothing))
+        && is("Uid", inside)
+        && is("Gid", inside)
+        && is("NoNewPrivs", |text| text.trim() == "1")
+        && (!filtered || is("Seccomp", |text| text.trim() == "2"))
 }
 
 /// Adds up `RssAnon` and `RssShmem` of a `/proc/<pid>/status`, in bytes; `None` where it has neither.
@@ -96,6 +117,27 @@ mod tests {
         assert!(left(1) && !left(2), "threads outlive their leader");
         for broken in [&b""[..], b"42", b"42 (", b"42 (x)", b"42 (x) S", b")(", b"x (y) S 1 1 1 1 1 1 1 1 1 1 1 1"] {
             assert_eq!(parse_stat(broken), None, "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn a_worker_is_confined_when_every_line_says_so() {
+        let good = "Name:\tpython\nUid:\t1000\t1000\t1000\t1000\nGid:\t1000\t1000\t1000\t1000\nCapInh:\t0000000000000000\nCapPrm:\t0000000000000000\n\
+            CapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t3\n";
+        assert!(parse_confinement(good, true));
+        assert!(parse_confinement(&good.replace("Seccomp:\t2", "Seccomp:\t0"), false));
+        for (from, to) in [
+            ("Seccomp:\t2", "Seccomp:\t0"),
+            ("Uid:\t1000\t1000\t1000\t1000", "Uid:\t1000\t0\t1000\t1000"),
+            ("Gid:\t1000", "Gid:\t65534"),
+            ("CapBnd:\t0000000000000000", "CapBnd:\t0000000000200000"),
+            ("CapPrm:\t0000000000000000\n", ""),
+            ("NoNewPrivs:\t1", "NoNewPrivs:\t0"),
+            ("Name:\tpython", "NoNewPrivs:\t1"),
+        ] {
+            let bad = good.replacen(from, to, 1);
+            assert_ne!(bad, good);
+            assert!(!parse_confinement(&bad, true), "{from} → {to}");
         }
     }
 

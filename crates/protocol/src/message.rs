@@ -38,6 +38,20 @@ pub enum ToLauncher {
     /// Start a sandbox; one descriptor comes along: init's end of its channel. Then the descriptors of
     /// the cgroups' `cgroup.procs`, `cgroups` many. Answered by [`FromLauncher::Spawned`].
     Spawn(Spawn),
+    /// Start the process that workers of this root are forked from; answered by [`FromLauncher::TemplateStarted`].
+    StartTemplate(Box<StartTemplate>),
+    /// End a template's process. Workers that it forked live on.
+    EndTemplate {
+        /// Its number.
+        template: u32,
+    },
+    /// Fork a new worker for a sandbox that lost its own. Not answered: init gets the worker, or hears that there is none.
+    Fork {
+        /// The sandbox's number.
+        sandbox: u64,
+        /// The template to fork.
+        template: u32,
+    },
     /// End a sandbox now (SIGKILL of its init); answered by [`FromLauncher::Exited`] when nothing of it is left.
     Kill {
         /// The sandbox's number.
@@ -82,6 +96,29 @@ pub struct Spawn {
     pub cgroups: u8,
     /// Folders of the cgroups on the host, removed by the launcher if belljar is gone.
     pub cgroup_paths: Vec<String>,
+    /// The template to fork the worker from; `None`: init starts it by exec.
+    pub template: Option<u32>,
+}
+
+/// How to start a template's process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartTemplate {
+    /// The number by which [`Spawn::template`] names it, unique for the launcher's life.
+    pub template: u32,
+    /// The root that it and its sandboxes share.
+    pub root: u32,
+    /// Private memory file systems, at the places where sandboxes have theirs.
+    pub tmpfs: Vec<Tmpfs>,
+    /// Folders bound from one of those file systems to a second place: (from, to).
+    pub rebinds: Vec<(String, String)>,
+    /// The complete environment.
+    pub environment: Vec<(String, String)>,
+    /// The command line.
+    pub command: Vec<String>,
+    /// Private data it may have, in bytes (`RLIMIT_DATA`).
+    pub memory_bytes: u64,
+    /// Seccomp program (bytes of `sock_filter`); empty: none.
+    pub filter: Vec<u8>,
 }
 
 /// launcher → belljar.
@@ -108,6 +145,55 @@ pub enum FromLauncher {
     },
     /// A request failed.
     Failed(Failure),
+    /// The process of the template was started. What it does next, it says itself.
+    TemplateStarted {
+        /// Its number.
+        template: u32,
+    },
+    /// A template said something of itself: text of the runtime, not checked.
+    TemplateSays {
+        /// Its number.
+        template: u32,
+        /// What: see [`crate::template`].
+        kind: u8,
+        /// The text.
+        text: Vec<u8>,
+    },
+    /// A template's process ended.
+    TemplateEnded {
+        /// Its number.
+        template: u32,
+        /// How.
+        exit: Exit,
+    },
+    /// A worker could not be forked; init starts it by exec instead.
+    ForkRefused {
+        /// The sandbox's number.
+        sandbox: u64,
+        /// The template's number.
+        template: u32,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl FromLauncher {
+    /// Whether this answers a request; what does not comes at any time.
+    #[must_use]
+    pub const fn is_answer(&self) -> bool {
+        matches!(self, Self::Ready(_) | Self::Prepared { .. } | Self::Spawned { .. } | Self::Failed(_) | Self::TemplateStarted { .. })
+    }
+}
+
+/// launcher → init, where the worker is forked from a template: one datagram each, on a socket that the launcher never reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Supply {
+    /// A worker was forked; one descriptor comes along: init's end of its channel.
+    Worker,
+    /// The worker ended.
+    Ended(Exit),
+    /// There will be no worker.
+    Refused,
 }
 
 /// Facts about the launcher that only it knows.
@@ -156,6 +242,11 @@ pub enum ToInit {
     FileEnd,
     /// Run code; answered by outputs and [`FromInit::Done`].
     Execute(Execute),
+    /// From now on an execution may use no more CPU time than this.
+    LimitCpu {
+        /// Not above what the sandbox was started with.
+        seconds: u64,
+    },
     /// Interrupt the running execution (SIGINT to what runs).
     Interrupt,
     /// Kill what runs. The worker is replaced at the next execution.
@@ -195,6 +286,8 @@ pub struct Configuration {
     pub worker: Vec<String>,
     /// The payload of the worker's `setup` frame.
     pub worker_setup: Vec<u8>,
+    /// The worker comes from a template, through the descriptor after the host's channel; the command line is for the case that none comes.
+    pub forked: bool,
     /// The shell's command line before the command itself; empty: no shell here.
     pub shell: Vec<String>,
     /// Code of a worker may start processes.
@@ -245,6 +338,9 @@ pub struct Confinement {
     pub without_seccomp: bool,
 }
 
+/// Private data that an interpreter with its libraries has before it does anything, in bytes: on top of a sandbox's memory limit where no cgroup holds it.
+pub const BASELINE_BYTES: u64 = 128 * 1024 * 1024;
+
 /// Limits init enforces, per process by rlimits and for all by a watchdog.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessLimits {
@@ -256,6 +352,30 @@ pub struct ProcessLimits {
     pub open_files: u64,
     /// Set where no cgroup bounds memory: bytes of private data of one process (`RLIMIT_DATA`) and of all together (watchdog).
     pub memory_bytes: Option<u64>,
+}
+
+impl ProcessLimits {
+    /// Limits of every process inside, as (number of the resource on Linux, soft and hard value).
+    #[must_use]
+    pub fn resources(&self) -> Vec<(u32, u64)> {
+        vec![
+            // RLIMIT_CORE, not 0: a host whose core pattern is a pipe would still start its helper for us. With 1 the kernel refuses either way.
+            (4, 1),
+            // RLIMIT_CPU, a belt for the watchdog: children that the kernel collects by itself leave no account.
+            (0, self.cpu_seconds.saturating_add(5)),
+            // RLIMIT_MEMLOCK, RLIMIT_MSGQUEUE, RLIMIT_NICE, RLIMIT_RTPRIO
+            (8, 0),
+            (12, 0),
+            (13, 0),
+            (14, 0),
+            // RLIMIT_SIGPENDING, RLIMIT_LOCKS
+            (11, 1024),
+            (10, 1024),
+            // RLIMIT_NOFILE, RLIMIT_NPROC
+            (7, self.open_files),
+            (6, self.processes),
+        ]
+    }
 }
 
 /// The streams of an execution.
@@ -297,6 +417,8 @@ pub enum FromInit {
         /// The worker's payload.
         payload: Vec<u8>,
     },
+    /// The worker is up and waits for code.
+    WorkerReady,
     /// The worker died between two executions; its state is lost.
     WorkerLost(Exit),
     /// The execution is over.

@@ -13,7 +13,7 @@ use crate::workspace::Workspace;
 pub mod namespace;
 
 /// Starts a backend.
-pub type Start = fn(Controls) -> Result<Box<dyn Backend>, Error>;
+pub type Start = fn(Controls) -> Result<Arc<dyn Backend>, Error>;
 
 /// Backends by name: the first is the default.
 pub const BACKENDS: &[(&str, Start)] = &[("namespace", namespace::start)];
@@ -30,6 +30,9 @@ pub enum Error {
     /// Something answered what it should not.
     #[error("unexpected answer: {0}")]
     Unexpected(String),
+    /// A template's process does not get ready, or has ended.
+    #[error("{0}")]
+    Template(String),
     /// A list of system calls is not valid.
     #[error(transparent)]
     Seccomp(#[from] crate::seccomp::SeccompError),
@@ -79,13 +82,44 @@ pub struct Template {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TemplateId(pub u32);
 
+/// How to start a template's process: an interpreter with libraries imported, from which workers are forked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preload {
+    /// Its command line.
+    pub command: Vec<String>,
+    /// Private data it may have, in bytes.
+    pub memory_bytes: u64,
+    /// How long one import, or the warm-up, may take.
+    pub patience: Duration,
+}
+
+/// A template's process that is ready, by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TemplateProcess(pub u32);
+
+/// Where a sandbox's worker comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerStart {
+    /// There is none: shell commands only.
+    None,
+    /// Started by exec, at once.
+    Exec,
+    /// Forked from a template's process.
+    Fork {
+        /// From which.
+        process: TemplateProcess,
+        /// Run a small job first, so that the first real one finds its memory in place.
+        warm: bool,
+    },
+}
+
 /// What may differ between sandboxes of one template.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SpawnOptions {
     /// Limits.
     pub limits: Limits,
-    /// Start the worker at once: code will come.
-    pub worker: bool,
+    /// Where the worker comes from.
+    pub worker: WorkerStart,
     /// Shell commands are allowed.
     pub shell: bool,
     /// Python code may start processes.
@@ -106,6 +140,18 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// The step that failed.
     fn prepare(&self, template: &Template) -> Result<TemplateId, Error>;
+
+    /// Starts a template's process; returns when its imports are done, with what it says of them (JSON of the runtime).
+    ///
+    /// # Errors
+    /// [`Error::Template`] names what it was importing when it hung or ended.
+    fn start_process(&self, template: TemplateId, preload: &Preload) -> Result<(TemplateProcess, Vec<u8>), Error>;
+
+    /// Whether a template's process lives.
+    fn is_alive(&self, process: TemplateProcess) -> bool;
+
+    /// Ends a template's process. Workers forked from it live on.
+    fn end_process(&self, process: TemplateProcess);
 
     /// Starts a sandbox and returns once every layer is on.
     ///
@@ -146,8 +192,30 @@ pub trait Sandbox: Send {
     /// Ends everything inside.
     fn kill(&self);
 
+    /// Whether it has ended by itself.
+    fn has_ended(&self) -> bool;
+
+    /// Changes limits of a sandbox that has not run anything yet. False, and nothing is changed, where one of them cannot be changed
+    /// any more: then only a new sandbox has them.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    fn adjust(&mut self, limits: &Limits) -> Result<bool, Error>;
+
     /// Waits until nothing is left; `None` where that is not within `patience`.
     fn wait(&mut self, patience: Duration) -> Option<Exit>;
+
+    /// Forks a new worker for this sandbox, in place of one that died. [`FromInit::WorkerReady`] tells that it is up.
+    ///
+    /// # Errors
+    /// Where the launcher is gone. A template that cannot fork is no error: the worker is then started by exec.
+    fn replace_worker(&self, process: TemplateProcess) -> Result<(), Error>;
+
+    /// Whether its first worker was forked from a template: asked for, and not refused.
+    fn is_forked(&self) -> bool;
+
+    /// Why this sandbox's worker was not forked but started by exec; `None` where it was not refused.
+    fn refusal(&self) -> Option<String>;
 
     /// What was used so far.
     fn usage(&self) -> Usage;

@@ -278,8 +278,10 @@ fn set_limits(controller: Controller, folder: &Path, limits: &Limits) -> io::Res
             optional("cpu.max", &format!("{quota} {CPU_PERIOD}"))
         }
         Controller::Memory => {
+            // The limit with swap is never below the one without, so raising begins there and lowering ends there.
+            let raised = optional("memory.memsw.limit_in_bytes", &memory);
             fs::write(folder.join("memory.limit_in_bytes"), &memory)?;
-            optional("memory.memsw.limit_in_bytes", &memory)
+            raised.or_else(|_| optional("memory.memsw.limit_in_bytes", &memory))
         }
         Controller::Pids => fs::write(folder.join("pids.max"), processes),
         Controller::Cpu => {
@@ -306,6 +308,14 @@ impl Group {
         let mut folders: Vec<&PathBuf> = self.folders.iter().map(|(_, folder)| folder).collect();
         folders.dedup();
         folders.into_iter().map(|folder| Ok(OwnedFd::from(fs::OpenOptions::new().write(true).open(folder.join("cgroup.procs"))?))).collect()
+    }
+
+    /// Changes its limits.
+    ///
+    /// # Errors
+    /// Where the kernel refuses one; the others may have been changed.
+    pub fn set_limits(&self, limits: &Limits) -> io::Result<()> {
+        self.folders.iter().try_for_each(|(controller, folder)| set_limits(*controller, folder, limits))
     }
 
     /// Paths of its folders.

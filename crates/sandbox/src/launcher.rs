@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use protocol::FrameReader;
 use protocol::message::{self, Exit, FromLauncher, LauncherReady, ToLauncher};
+use protocol::template;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use crate::backend::Error;
@@ -46,7 +47,44 @@ struct Shared {
 struct State {
     replies: VecDeque<FromLauncher>,
     exits: HashMap<u64, Exit>,
+    templates: HashMap<u32, TemplateState>,
+    refusals: HashMap<u64, String>,
     gone: bool,
+}
+
+/// What was heard of a template's process.
+#[derive(Debug, Default)]
+struct TemplateState {
+    /// What it imports, or did last.
+    importing: String,
+    /// What it said when it was ready.
+    ready: Option<Vec<u8>>,
+    failed: Option<String>,
+    ended: Option<Exit>,
+}
+
+impl State {
+    /// Takes what was not asked for; gives back what answers a request.
+    fn hear(&mut self, message: FromLauncher) -> Option<FromLauncher> {
+        match message {
+            FromLauncher::Exited { sandbox, exit } => {
+                self.exits.insert(sandbox, exit);
+                self.refusals.remove(&sandbox);
+            }
+            FromLauncher::ForkRefused { sandbox, reason, .. } => drop(self.refusals.insert(sandbox, reason)),
+            FromLauncher::TemplateEnded { template, exit } => self.templates.entry(template).or_default().ended = Some(exit),
+            FromLauncher::TemplateSays { template, kind, text } => {
+                let state = self.templates.entry(template).or_default();
+                match kind {
+                    template::READY => state.ready = Some(text),
+                    template::FAILED => state.failed = Some(String::from_utf8_lossy(&text).into_owned()),
+                    _ => state.importing = String::from_utf8_lossy(&text).chars().take(200).collect(),
+                }
+            }
+            answer => return Some(answer),
+        }
+        None
+    }
 }
 
 impl Shared {
@@ -152,10 +190,89 @@ impl Launcher {
         let _ = self.send(&ToLauncher::Kill { sandbox }, &[]);
     }
 
+    /// Asks for a new worker of a sandbox.
+    ///
+    /// # Errors
+    /// Where the launcher is gone.
+    pub fn fork(&self, sandbox: u64, template: u32) -> Result<(), Error> {
+        let _turn = self.request.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shared.lock().refusals.remove(&sandbox);
+        self.send(&ToLauncher::Fork { sandbox, template }, &[])
+    }
+
+    /// Why a sandbox's worker was not forked.
+    #[must_use]
+    pub fn refusal(&self, sandbox: u64) -> Option<String> {
+        self.shared.lock().refusals.get(&sandbox).cloned()
+    }
+
+    /// Whether a template's process is ready and lives.
+    #[must_use]
+    pub fn template_lives(&self, template: u32) -> bool {
+        let state = self.shared.lock();
+        !state.gone && state.templates.get(&template).is_some_and(|state| state.ready.is_some() && state.ended.is_none())
+    }
+
+    /// Ends a template's process.
+    pub fn end_template(&self, template: u32) {
+        let _turn = self.request.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = self.send(&ToLauncher::EndTemplate { template }, &[]);
+        self.shared.lock().templates.remove(&template);
+    }
+
+    /// Waits until a template's process is ready; no single import may take longer than `patience`.
+    ///
+    /// # Errors
+    /// What it was doing when it hung or ended.
+    pub fn template_ready(&self, template: u32, patience: Duration) -> Result<Vec<u8>, Error> {
+        enum News {
+            Ready(Vec<u8>),
+            Importing(String),
+            Ended(String),
+        }
+        let mut importing = String::new();
+        loop {
+            let news = self.shared.wait_for(patience, |state| {
+                let known = state.templates.get(&template)?;
+                match (&known.ready, &known.failed, known.ended) {
+                    (Some(report), ..) => Some(News::Ready(report.clone())),
+                    (None, Some(reason), _) => Some(News::Ended(reason.clone())),
+                    (None, None, Some(exit)) => Some(News::Ended(ending(exit))),
+                    (None, None, None) if known.importing != importing => Some(News::Importing(known.importing.clone())),
+                    (None, None, None) => None,
+                }
+            });
+            let during = if importing.is_empty() { String::new() } else { format!(" while importing `{importing}`") };
+            match news {
+                Some(News::Ready(report)) => return Ok(report),
+                Some(News::Importing(name)) => importing = name,
+                Some(News::Ended(reason)) => return Err(Error::Template(format!("{reason}{during}"))),
+                None if self.shared.lock().gone => return Err(Error::Gone),
+                None => return Err(Error::Template(format!("it hangs{during}: nothing for {} s", patience.as_secs()))),
+            }
+        }
+    }
+
+    /// Whether a sandbox has ended, and nobody waited for it.
+    #[must_use]
+    pub fn has_ended(&self, sandbox: u64) -> bool {
+        let state = self.shared.lock();
+        state.gone || state.exits.contains_key(&sandbox)
+    }
+
     /// Waits until a sandbox is gone; `None` where it is not within `patience`.
     #[must_use]
     pub fn wait(&self, sandbox: u64, patience: Duration) -> Option<Exit> {
         self.shared.wait_for(patience, |state| state.exits.remove(&sandbox))
+    }
+}
+
+/// How a process ended, in words.
+fn ending(exit: Exit) -> String {
+    match exit {
+        Exit::Code(code) => format!("it ended with code {code}"),
+        Exit::Signal(9) => "it was killed (signal 9; out of memory?)".to_owned(),
+        Exit::Signal(signal) => format!("it was ended by signal {signal}"),
     }
 }
 
@@ -185,9 +302,8 @@ fn read_all(mut socket: UnixStream, shared: &Shared) {
             };
             let Ok(message) = message else { break 'read };
             let mut state = shared.lock();
-            match message {
-                FromLauncher::Exited { sandbox, exit } => drop(state.exits.insert(sandbox, exit)),
-                reply => state.replies.push_back(reply),
+            if let Some(answer) = state.hear(message) {
+                state.replies.push_back(answer);
             }
             drop(state);
             shared.changed.notify_all();

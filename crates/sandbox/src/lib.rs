@@ -9,11 +9,12 @@ pub mod backend;
 pub mod cgroup;
 pub mod launcher;
 pub mod limits;
+pub mod memory;
 pub mod probe;
 pub mod seccomp;
 pub mod workspace;
 
-pub use backend::{BACKENDS, Backend, Controls, Error, Remote, Sandbox, SpawnOptions, Template, TemplateId, Usage};
+pub use backend::{BACKENDS, Backend, Controls, Error, Preload, Remote, Sandbox, SpawnOptions, Template, TemplateId, TemplateProcess, Usage, WorkerStart};
 pub use limits::Limits;
 pub use protocol::message::{End, Execute, Exit, FromInit, InitReady, Stream, ToInit, Work};
 pub use workspace::Workspace;

@@ -156,6 +156,7 @@ pub struct Program {
 const PROCESS: &str = include_str!("../seccomp/process.toml");
 const WORKER: &str = include_str!("../seccomp/worker.toml");
 const INIT: &str = include_str!("../seccomp/init.toml");
+const TEMPLATE: &str = include_str!("../seccomp/template.toml");
 
 /// The program of shell commands, and of a worker until its driver runs.
 ///
@@ -184,9 +185,24 @@ pub fn worker(arch: Arch, spawning: bool) -> Result<Program, SeccompError> {
 /// # Errors
 /// Where an embedded list is not valid.
 pub fn init(arch: Arch) -> Result<Program, SeccompError> {
-    let (mut process, init) = (parse(PROCESS)?, parse(INIT)?);
-    process.allow.retain(|line| init.allow.iter().all(|other| other.name != line.name));
-    Program::new(arch, ENOSYS, rules(arch, &[&process, &init])?)
+    beyond_process(arch, INIT)
+}
+
+/// The program of a template's process, inherited by the workers it forks.
+///
+/// # Errors
+/// Where an embedded list is not valid.
+pub fn template(arch: Arch) -> Result<Program, SeccompError> {
+    beyond_process(arch, TEMPLATE)
+}
+
+/// The list of all processes with the lines of another one added, or in their place.
+fn beyond_process(arch: Arch, other: &str) -> Result<Program, SeccompError> {
+    let (mut process, other) = (parse(PROCESS)?, parse(other)?);
+    let replaced = |line: &Line| other.allow.iter().any(|other| other.name == line.name);
+    process.allow.retain(|line| !replaced(line));
+    process.deny.retain(|line| !replaced(line));
+    Program::new(arch, ENOSYS, rules(arch, &[&process, &other])?)
 }
 
 fn parse(text: &str) -> Result<List, SeccompError> {
@@ -475,15 +491,47 @@ mod tests {
     }
 
     #[test]
-    fn init_may_do_whatever_its_children_may() {
+    fn init_and_templates_may_do_whatever_their_children_may() {
         for arch in [Arch::X86_64, Arch::Aarch64] {
-            let (init, process) = (init(arch).unwrap(), process(arch).unwrap());
-            for (number, rule) in process.rules.iter().filter(|(_, rule)| rule.matched == Action::Allow) {
-                let own = &init.rules[number];
-                assert_eq!(own.matched, Action::Allow);
-                assert!(own.when.is_empty() || rule.when.iter().all(|alternative| own.when.contains(alternative)), "{number}");
+            let process = process(arch).unwrap();
+            for parent in [init(arch).unwrap(), template(arch).unwrap()] {
+                for (number, rule) in process.rules.iter().filter(|(_, rule)| rule.matched == Action::Allow) {
+                    let own = &parent.rules[number];
+                    assert_eq!(own.matched, Action::Allow);
+                    assert!(
+                        own.when.is_empty() || rule.when.iter().all(|alternative| own.when.contains(alternative) || alternative_is_covered(own, alternative)),
+                        "{number}"
+                    );
+                }
             }
         }
+    }
+
+    /// Whether a rule has an alternative that asks for a part of this one only.
+    fn alternative_is_covered(rule: &Rule, alternative: &[Comparison]) -> bool {
+        rule.when.iter().any(|other| other.iter().all(|comparison| alternative.contains(comparison)))
+    }
+
+    #[test]
+    fn a_template_cannot_look_at_others_or_make_namespaces() {
+        let program = template(Arch::X86_64).unwrap();
+        for (name, arguments) in [
+            ("ptrace", [16, 1, 0, 0, 0, 0]),
+            ("pidfd_open", [1, 0, 0, 0, 0, 0]),
+            ("pidfd_getfd", [3, 0, 0, 0, 0, 0]),
+            ("process_vm_readv", [1, 0, 0, 0, 0, 0]),
+            ("unshare", [0x1000_0000, 0, 0, 0, 0, 0]),
+            ("clone", [0x1000_0011, 0, 0, 0, 0, 0]),
+            ("mount", [0; 6]),
+            ("setgroups", [0; 6]),
+            ("setuid", [0; 6]),
+            ("kexec_load", [0; 6]),
+            ("bpf", [0; 6]),
+            ("prctl", [4, 0, 0, 0, 0, 0]),
+        ] {
+            assert_ne!(decide(&program, name, arguments), Action::Allow.encoded(), "{name}");
+        }
+        assert_eq!(decide(&program, "setns", [5, 0x2000_0000, 0, 0, 0, 0]), Action::Allow.encoded());
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! The namespace backend on its own: a sandbox without an environment, and what a shell command in it can do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test stops where its assumption ends")]
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sandbox::{BACKENDS, Backend, Controls, End, Execute, Exit, FromInit, Limits, Sandbox, SpawnOptions, Stream, Template, TemplateId, ToInit, Work};
+use sandbox::{
+    BACKENDS, Backend, Controls, End, Execute, Exit, FromInit, Limits, Sandbox, SpawnOptions, Stream, Template, TemplateId, ToInit, Work, WorkerStart,
+};
 
-fn backend(controls: Controls) -> (Box<dyn Backend>, TemplateId) {
+fn backend(controls: Controls) -> (Arc<dyn Backend>, TemplateId) {
     let (_, start) = BACKENDS[0];
     let backend = start(controls).unwrap();
     let template = backend.prepare(&Template::default()).unwrap();
@@ -13,7 +16,7 @@ fn backend(controls: Controls) -> (Box<dyn Backend>, TemplateId) {
 }
 
 fn options(limits: Limits) -> SpawnOptions {
-    SpawnOptions { limits, worker: false, shell: true, process_spawning: false }
+    SpawnOptions { limits, worker: WorkerStart::None, shell: true, process_spawning: false }
 }
 
 /// Runs a command and gives (stdout, stderr, end).

@@ -3,9 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command as Process;
+use std::sync::OnceLock;
+use std::time::Duration;
 
-use engine::environment::{Host, Progress};
-use engine::{Command, Control, Controls, Engine, Execution, Language, Limits, Observer, Outcome, Output, Reply, RunRequest, Settings, Stream, Value};
+use engine::environment::{Host, Lease, Progress};
+use engine::{
+    Command, Control, Controls, Engine, Execution, Language, Limits, Observer, Outcome, Output, Pool, PoolSettings, Reply, RunRequest, Settings, Stream, Value,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
@@ -37,8 +41,18 @@ pub(crate) struct Order {
     pub(crate) out: Option<PathBuf>,
 }
 
+/// The two ways in.
+#[derive(Clone, Copy)]
+pub(crate) enum Way<'a> {
+    /// The interpreter is executed in a fresh sandbox.
+    Executed(&'a Engine),
+    /// The worker is forked from a template, warmed and parked. Code may start processes in the second pool.
+    Forked(&'a Pool, &'a Pool),
+}
+
 /// Engines by the layers that are on.
 pub(crate) struct Engines {
+    pools: OnceLock<[(Pool, Lease); 2]>,
     full: Engine,
     without_seccomp: Engine,
     without_landlock: Engine,
@@ -52,17 +66,40 @@ impl Engines {
         let engine = |seccomp, landlock| {
             Engine::new(Settings { data: data.to_owned(), host: host.clone(), controls: Controls { seccomp, landlock, ..Controls::default() } })
         };
-        Self { full: engine(true, true), without_seccomp: engine(false, true), without_landlock: engine(true, false), bare: engine(false, false) }
+        Self {
+            pools: OnceLock::new(),
+            full: engine(true, true),
+            without_seccomp: engine(false, true),
+            without_landlock: engine(true, false),
+            bare: engine(false, false),
+        }
     }
 
-    /// The engine of a control by its name in the table; the full one for every other name.
-    pub(crate) fn get(&self, control: &str) -> &Engine {
+    /// The engine with every layer on.
+    pub(crate) fn full(&self) -> &Engine {
+        &self.full
+    }
+
+    /// The way of a control by its name in the table, or `forked`; the full engine for every other name.
+    pub(crate) fn get(&self, control: &str) -> Way<'_> {
         match control {
-            "seccomp" => &self.without_seccomp,
-            "landlock" => &self.without_landlock,
-            "bare" => &self.bare,
-            _ => &self.full,
+            "seccomp" => Way::Executed(&self.without_seccomp),
+            "landlock" => Way::Executed(&self.without_landlock),
+            "bare" => Way::Executed(&self.bare),
+            "forked" => {
+                let [(usual, _), (spawning, _)] = self.pools.get_or_init(|| [self.pool(2, false), self.pool(1, true)]);
+                Way::Forked(usual, spawning)
+            }
+            _ => Way::Executed(&self.full),
         }
+    }
+
+    fn pool(&self, ready: usize, process_spawning: bool) -> (Pool, Lease) {
+        let settings = PoolSettings { ready, process_spawning, limits: limits(), ..PoolSettings::default() };
+        let pool = self.full.pool("core", settings, &mut |_| {}).expect("a pool");
+        assert!(pool.0.wait_until_parked(ready, Duration::from_secs(60)), "{:?}", pool.0.status());
+        assert_eq!(pool.0.status().problems, Vec::<String>::new());
+        pool
     }
 }
 
@@ -75,21 +112,35 @@ impl Observer for Silent {
     fn result(&mut self, _: &Value) {}
 }
 
+fn limits() -> Limits {
+    Limits { wall_seconds: 60, ..Limits::default() }
+}
+
 /// Runs code in a fresh sandbox of the environment `core`.
-pub(crate) fn run(engine: &Engine, language: Language, code: &str, order: &Order, watch: (&mut dyn Observer, &Control)) -> Execution {
+pub(crate) fn run(way: Way<'_>, language: Language, code: &str, order: &Order, watch: (&mut dyn Observer, &Control)) -> Execution {
     let request = RunRequest {
         language,
         code: code.as_bytes().to_vec(),
         filename: None,
         inputs: Map::new(),
         files: order.files.clone(),
-        limits: Limits { wall_seconds: 60, ..Limits::default() },
+        limits: limits(),
         environment: "core".to_owned(),
         process_spawning: order.process_spawning,
         out: order.out.clone(),
     };
     let mut progress = |step: Progress<'_>| eprintln!("{step:?}");
     let (observer, control) = watch;
+    let engine = match way {
+        Way::Executed(engine) => engine,
+        Way::Forked(usual, spawning) => {
+            let pool = if order.process_spawning { spawning } else { usual };
+            assert!(pool.wait_until_parked(1, Duration::from_secs(60)), "{:?}", pool.status());
+            let mut taken = pool.take(&request.limits).expect("a sandbox");
+            assert!(taken.parked && taken.is_forked(), "{:?}", pool.status());
+            return taken.run(&request, observer, control).expect("the engine does its part");
+        }
+    };
     match engine.dispatch(Command::Run { request: Box::new(request), observer, control, progress: &mut progress }) {
         Ok(Reply::Execution(execution)) => *execution,
         other => panic!("the engine could not do its part: {other:?}"),
@@ -97,7 +148,7 @@ pub(crate) fn run(engine: &Engine, language: Language, code: &str, order: &Order
 }
 
 /// Runs a probe in one of the languages of the table.
-pub(crate) fn inside(engine: &Engine, language: &str, code: &str, order: Order, scratch: &Path) -> Inside {
+pub(crate) fn inside(way: Way<'_>, language: &str, code: &str, order: Order, scratch: &Path) -> Inside {
     let mut order = order;
     let script = scratch.join("probe.py");
     fs::write(&script, code).expect("the script is written");
@@ -109,7 +160,7 @@ pub(crate) fn inside(engine: &Engine, language: &str, code: &str, order: Order, 
         "bash" => (Language::Shell, code.to_owned()),
         other => panic!("no language {other}"),
     };
-    let execution = run(engine, language, &code, &order, (&mut Silent, &Control::default()));
+    let execution = run(way, language, &code, &order, (&mut Silent, &Control::default()));
     Inside { document: document(&execution.stdout), execution }
 }
 

@@ -13,9 +13,10 @@ use protocol::FrameReader;
 use protocol::message::{self, Exit, FromInit, FromLauncher, InitReady, Spawn, ToInit, ToLauncher};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
-use super::{Backend, Controls, Error, Remote, Sandbox, SpawnOptions, Template, TemplateId, Usage};
+use super::{Backend, Controls, Error, Preload, Remote, Sandbox, SpawnOptions, Template, TemplateId, TemplateProcess, Usage, WorkerStart};
 use crate::cgroup::{Cgroups, Group, Version};
 use crate::launcher::Launcher;
+use crate::limits::Limits;
 use crate::seccomp::{self, Arch};
 use crate::workspace::Workspace;
 
@@ -31,7 +32,11 @@ struct Filters {
     process: Vec<u8>,
     worker: Vec<u8>,
     spawning_worker: Vec<u8>,
+    template: Vec<u8>,
 }
+
+/// Sandboxes of this process by number, whichever backend started them: their control groups lie side by side.
+static NEXT_SANDBOX: AtomicU64 = AtomicU64::new(1);
 
 struct Namespace {
     launcher: Arc<Launcher>,
@@ -40,30 +45,31 @@ struct Namespace {
     filters: Filters,
     templates: Mutex<HashMap<TemplateId, Template>>,
     next_template: AtomicU32,
-    next_sandbox: AtomicU64,
+    next_process: AtomicU32,
 }
 
 /// Starts the launcher.
 ///
 /// # Errors
 /// The step that this host refuses.
-pub fn start(controls: Controls) -> Result<Box<dyn Backend>, Error> {
+pub fn start(controls: Controls) -> Result<Arc<dyn Backend>, Error> {
     let arch = Arch::native();
     let filters = Filters {
         init: seccomp::init(arch)?.bytes(),
         process: seccomp::process(arch)?.bytes(),
         worker: seccomp::worker(arch, false)?.bytes(),
         spawning_worker: seccomp::worker(arch, true)?.bytes(),
+        template: seccomp::template(arch)?.bytes(),
     };
     let cgroups = if controls.cgroups { Cgroups::detect() } else { Cgroups::none("switched off") };
-    Ok(Box::new(Namespace {
+    Ok(Arc::new(Namespace {
         launcher: Arc::new(Launcher::start()?),
         cgroups: Arc::new(cgroups),
         controls,
         filters,
         templates: Mutex::default(),
         next_template: AtomicU32::new(1),
-        next_sandbox: AtomicU64::new(1),
+        next_process: AtomicU32::new(1),
     }))
 }
 
@@ -79,10 +85,34 @@ impl Backend for Namespace {
         Ok(id)
     }
 
+    fn start_process(&self, id: TemplateId, preload: &Preload) -> Result<(TemplateProcess, Vec<u8>), Error> {
+        let template = self.template(id)?;
+        let process = TemplateProcess(self.next_process.fetch_add(1, Ordering::Relaxed));
+        let start = self.template_start(&template, id, process, preload);
+        match self.launcher.ask(&ToLauncher::StartTemplate(Box::new(start)), &[])? {
+            FromLauncher::TemplateStarted { template } if template == process.0 => {}
+            other => return Err(Error::Unexpected(format!("{other:?}"))),
+        }
+        match self.launcher.template_ready(process.0, preload.patience) {
+            Ok(report) => Ok((process, report)),
+            Err(error) => {
+                self.launcher.end_template(process.0);
+                Err(error)
+            }
+        }
+    }
+
+    fn is_alive(&self, process: TemplateProcess) -> bool {
+        self.launcher.template_lives(process.0)
+    }
+
+    fn end_process(&self, process: TemplateProcess) {
+        self.launcher.end_template(process.0);
+    }
+
     fn spawn(&self, id: TemplateId, options: &SpawnOptions) -> Result<Box<dyn Sandbox>, Error> {
-        let template = self.templates.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
-        let template = template.ok_or_else(|| Error::Unexpected(format!("template {} is not prepared", id.0)))?;
-        let number = self.next_sandbox.fetch_add(1, Ordering::Relaxed);
+        let template = self.template(id)?;
+        let number = NEXT_SANDBOX.fetch_add(1, Ordering::Relaxed);
         let group = self.cgroups.create(number, &options.limits).map_err(|error| Error::start("create", "the sandbox's cgroup", &error))?;
         let processes = match &group {
             Some(group) => group.open_processes().map_err(|error| Error::start("open", "the sandbox's cgroup", &error))?,
@@ -94,6 +124,10 @@ impl Backend for Namespace {
             root: id.0,
             cgroups: u8::try_from(processes.len()).unwrap_or(u8::MAX),
             cgroup_paths: group.as_ref().map(Group::paths).unwrap_or_default(),
+            template: match options.worker {
+                WorkerStart::Fork { process, .. } => Some(process.0),
+                WorkerStart::None | WorkerStart::Exec => None,
+            },
         };
         let descriptors: Vec<_> = std::iter::once(theirs.as_fd()).chain(processes.iter().map(AsFd::as_fd)).collect();
         match self.launcher.ask(&ToLauncher::Spawn(spawn), &descriptors)? {
@@ -109,7 +143,8 @@ impl Backend for Namespace {
         remote.send(&ToInit::Configure(Box::new(configuration)))?;
         let mut inbox = Inbox { socket, reader: FrameReader::default() };
         let (ready, workspace) = inbox.receive_ready()?;
-        Ok(Box::new(Running { watched, remote, inbox, ready, workspace: Workspace::new(workspace) }))
+        let forked = matches!(options.worker, WorkerStart::Fork { .. });
+        Ok(Box::new(Running { watched, remote, inbox, ready, workspace: Workspace::new(workspace), limits: options.limits, forked }))
     }
 
     fn name(&self) -> &'static str {
@@ -122,6 +157,13 @@ impl Backend for Namespace {
 
     fn cgroups(&self) -> &Version {
         self.cgroups.version()
+    }
+}
+
+impl Namespace {
+    fn template(&self, id: TemplateId) -> Result<Template, Error> {
+        let template = self.templates.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+        template.ok_or_else(|| Error::Unexpected(format!("template {} is not prepared", id.0)))
     }
 }
 
@@ -213,6 +255,8 @@ struct Running {
     inbox: Inbox,
     ready: InitReady,
     workspace: Workspace,
+    limits: Limits,
+    forked: bool,
 }
 
 impl Sandbox for Running {
@@ -240,10 +284,46 @@ impl Sandbox for Running {
         self.watched.launcher.kill(self.watched.number);
     }
 
+    fn has_ended(&self) -> bool {
+        self.watched.launcher.has_ended(self.watched.number)
+    }
+
+    fn adjust(&mut self, limits: &Limits) -> Result<bool, Error> {
+        let now = self.limits;
+        // Wall clock and output are the host's to hold. What was fixed when the sandbox was set up stays as it is.
+        let fixed = Limits { wall_seconds: now.wall_seconds, output_bytes: now.output_bytes, ..*limits };
+        if fixed == now {
+            self.limits = *limits;
+            return Ok(true);
+        }
+        let by_group = Limits { memory_bytes: now.memory_bytes, cpus: now.cpus, cpu_seconds: now.cpu_seconds, processes: now.processes, ..fixed };
+        // Each process inherited its CPU time and the number of processes as a hard limit.
+        let lowered = limits.cpu_seconds <= now.cpu_seconds && limits.processes <= now.processes;
+        let Some(group) = self.watched.group.as_ref().filter(|_| by_group == now && lowered) else { return Ok(false) };
+        group.set_limits(limits).map_err(|error| Error::start("change the limits of", "the sandbox's cgroup", &error))?;
+        if limits.cpu_seconds != now.cpu_seconds {
+            self.remote.send(&ToInit::LimitCpu { seconds: limits.cpu_seconds })?;
+        }
+        self.limits = *limits;
+        Ok(true)
+    }
+
     fn wait(&mut self, patience: Duration) -> Option<Exit> {
         let exit = self.watched.launcher.wait(self.watched.number, patience);
         self.watched.ended |= exit.is_some();
         exit
+    }
+
+    fn replace_worker(&self, process: TemplateProcess) -> Result<(), Error> {
+        self.watched.launcher.fork(self.watched.number, process.0)
+    }
+
+    fn is_forked(&self) -> bool {
+        self.forked && self.refusal().is_none()
+    }
+
+    fn refusal(&self) -> Option<String> {
+        self.watched.launcher.refusal(self.watched.number)
     }
 
     fn usage(&self) -> Usage {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use protocol::message::{Execute, FromInit, ToInit, Work};
 
 use super::host::Host;
-use crate::backend::{BACKENDS, Backend, Controls, Error, Sandbox, SpawnOptions, Template};
+use crate::backend::{BACKENDS, Backend, Controls, Error, Sandbox, SpawnOptions, Template, WorkerStart};
 use crate::cgroup::Version;
 use crate::limits::Limits;
 
@@ -137,7 +137,7 @@ impl From<Error> for Blind {
 /// A sandbox and the backend that it needs while it lives.
 struct Started {
     sandbox: Box<dyn Sandbox>,
-    backend: Box<dyn Backend>,
+    backend: std::sync::Arc<dyn Backend>,
 }
 
 /// Starts both sandboxes and looks. `controls` is for tests, which show that a layer left off is seen to be off.
@@ -176,7 +176,7 @@ fn start(controls: Controls, limits: Limits) -> Result<Started, Error> {
     let (_, start) = BACKENDS.first().ok_or(Error::Gone)?;
     let backend = start(controls)?;
     let template = backend.prepare(&Template::default())?;
-    let sandbox = backend.spawn(template, &SpawnOptions { limits, worker: false, shell: true, process_spawning: false })?;
+    let sandbox = backend.spawn(template, &SpawnOptions { limits, worker: WorkerStart::None, shell: true, process_spawning: false })?;
     Ok(Started { sandbox, backend })
 }
 

@@ -1,14 +1,14 @@
 //! What init is told: mounts, variables, rules and limits of one sandbox.
 
-use protocol::message::{Configuration, Confinement, ProcessLimits, Tmpfs};
+use protocol::message::{BASELINE_BYTES, Configuration, Confinement, ProcessLimits, StartTemplate, Tmpfs};
 
 use super::Namespace;
-use crate::backend::{SpawnOptions, Template};
+use crate::backend::{Preload, SpawnOptions, Template, TemplateId, TemplateProcess, WorkerStart};
 
 /// Files and folders that `/tmp` and `/dev/shm` may each hold.
 const TMP_INODES: u64 = 20_000;
-/// Private data that an interpreter with its libraries has before it does anything: on top of the limit where only an rlimit holds it.
-const BASELINE_BYTES: u64 = 128 * 1024 * 1024;
+/// Size of `/tmp` and of the workspace of a template's process, each: what imports and the warm-up write.
+const TEMPLATE_FILES_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Variables of every sandbox. Documented in SECURITY.md; nothing of the host's environment gets in.
 const VARIABLES: &[(&str, &str)] = &[
@@ -33,43 +33,86 @@ fn strings(list: &[&str]) -> Vec<String> {
     list.iter().map(|text| (*text).to_owned()).collect()
 }
 
+/// The private file systems of a sandbox or a template: the workspace (bytes, files), and what may be written besides.
+fn file_systems(template: &Template, workspace: (u64, u64), tmp_bytes: u64) -> Vec<Tmpfs> {
+    vec![
+        Tmpfs { target: "/mnt/data".to_owned(), bytes: workspace.0, inodes: workspace.1, mode: 0o700, ..Tmpfs::default() },
+        Tmpfs {
+            target: "/tmp".to_owned(),
+            bytes: tmp_bytes,
+            inodes: TMP_INODES,
+            mode: 0o755,
+            directories: strings(&["tmp", "home/.config/matplotlib"]),
+            links: super::root::cache_links(template),
+        },
+        Tmpfs { target: "/dev/shm".to_owned(), bytes: tmp_bytes, inodes: TMP_INODES, mode: 0o700, ..Tmpfs::default() },
+    ]
+}
+
+/// Home and `/tmp` share one file system and its limit.
+fn rebinds() -> Vec<(String, String)> {
+    vec![("/tmp/home".to_owned(), "/home/sandbox".to_owned()), ("/tmp/tmp".to_owned(), "/tmp".to_owned())]
+}
+
+fn environment(template: &Template) -> Vec<(String, String)> {
+    let own = VARIABLES.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    own.chain(template.variables.iter().cloned()).collect()
+}
+
 impl Namespace {
     /// Puts the configuration of a sandbox together; `bounded` tells that a cgroup holds its memory.
     pub(super) fn configuration(&self, template: &Template, options: &SpawnOptions, bounded: bool) -> Configuration {
         let limits = &options.limits;
-        let mut environment: Vec<(String, String)> = VARIABLES.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        environment.extend(template.variables.iter().cloned());
-        let late = if options.process_spawning { &self.filters.spawning_worker } else { &self.filters.worker };
-        let late = if self.controls.seccomp { base64(late) } else { String::new() };
+        let process_limits = ProcessLimits {
+            cpu_seconds: limits.cpu_seconds,
+            processes: limits.process_rlimit(bounded),
+            open_files: limits.open_files,
+            memory_bytes: (!bounded).then(|| limits.memory_bytes.saturating_add(BASELINE_BYTES)),
+        };
         Configuration {
             hostname: "sandbox".to_owned(),
-            tmpfs: vec![
-                Tmpfs { target: "/mnt/data".to_owned(), bytes: limits.workspace_bytes, inodes: limits.workspace_inodes, mode: 0o700, ..Tmpfs::default() },
-                Tmpfs {
-                    target: "/tmp".to_owned(),
-                    bytes: limits.tmp_bytes,
-                    inodes: TMP_INODES,
-                    mode: 0o755,
-                    directories: strings(&["tmp", "home/.config/matplotlib"]),
-                    links: super::root::cache_links(template),
-                },
-                Tmpfs { target: "/dev/shm".to_owned(), bytes: limits.tmp_bytes, inodes: TMP_INODES, mode: 0o700, ..Tmpfs::default() },
-            ],
-            // Home and `/tmp` share one file system and its limit.
-            rebinds: vec![("/tmp/home".to_owned(), "/home/sandbox".to_owned()), ("/tmp/tmp".to_owned(), "/tmp".to_owned())],
-            environment,
-            worker: if options.worker { template.worker.clone() } else { Vec::new() },
-            worker_setup: format!("{{\"seccomp\":\"{late}\",\"spawning\":{}}}", options.process_spawning).into_bytes(),
+            tmpfs: file_systems(template, (limits.workspace_bytes, limits.workspace_inodes), limits.tmp_bytes),
+            rebinds: rebinds(),
+            environment: environment(template),
+            worker: if options.worker == WorkerStart::None { Vec::new() } else { template.worker.clone() },
+            worker_setup: self.worker_setup(options, &process_limits),
+            forked: matches!(options.worker, WorkerStart::Fork { .. }),
             shell: if options.shell { strings(&["/bin/bash", "-c"]) } else { Vec::new() },
             process_spawning: options.process_spawning,
             confinement: self.confinement(),
-            limits: ProcessLimits {
-                cpu_seconds: limits.cpu_seconds,
-                processes: limits.process_rlimit(bounded),
-                open_files: limits.open_files,
-                memory_bytes: (!bounded).then(|| limits.memory_bytes.saturating_add(BASELINE_BYTES)),
-            },
+            limits: process_limits,
         }
+    }
+
+    /// How a template's process is started: the places and variables of its sandboxes, and a filter of its own.
+    pub(super) fn template_start(&self, template: &Template, root: TemplateId, process: TemplateProcess, preload: &Preload) -> StartTemplate {
+        StartTemplate {
+            template: process.0,
+            root: root.0,
+            tmpfs: file_systems(template, (TEMPLATE_FILES_BYTES, TMP_INODES), TEMPLATE_FILES_BYTES),
+            rebinds: rebinds(),
+            environment: environment(template),
+            command: preload.command.clone(),
+            memory_bytes: preload.memory_bytes,
+            filter: if self.controls.seccomp { self.filters.template.clone() } else { Vec::new() },
+        }
+    }
+
+    /// The payload of the worker's `setup` frame; `enter` and `warm` are for a forked one.
+    fn worker_setup(&self, options: &SpawnOptions, limits: &ProcessLimits) -> Vec<u8> {
+        let filter = |program: &[u8]| if self.controls.seccomp { base64(program) } else { String::new() };
+        let late = filter(if options.process_spawning { &self.filters.spawning_worker } else { &self.filters.worker });
+        let mut setup = format!("{{\"seccomp\":\"{late}\",\"spawning\":{}", options.process_spawning);
+        if let WorkerStart::Fork { warm, .. } = options.worker {
+            let resources: Vec<String> = limits.resources().iter().map(|(resource, value)| format!("[{resource},{value}]")).collect();
+            // On top of what the template has, which the worker finds out.
+            let data = limits.memory_bytes.map_or("null".to_owned(), |_| options.limits.memory_bytes.to_string());
+            let process = filter(&self.filters.process);
+            let resources = resources.join(",");
+            setup +=
+                &format!(",\"enter\":{{\"filter\":\"{process}\",\"limits\":[{resources}],\"dataBytes\":{data},\"user\":1000,\"group\":1000}},\"warm\":{warm}");
+        }
+        (setup + "}").into_bytes()
     }
 
     fn confinement(&self) -> Confinement {

@@ -1,0 +1,377 @@
+//! Pools and templates: what parked sandboxes share and must not share, and what goes on when something breaks.
+//!
+//! `BELLJAR_TEST_DATA` names the folder with the environment `core`, which is built there when it is missing.
+#![expect(clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test stops where its assumption ends")]
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use engine::environment::{Host, Lease, Progress};
+use engine::{
+    Command, Control, Controls, Engine, Execution, Imports, Language, Limits, Observer, Outcome, Output, Pool, PoolSettings, Reply, RunRequest, Settings,
+    Stream, Value,
+};
+use serde_json::{Map, Value as Json};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Silent;
+
+impl Observer for Silent {
+    fn wrote(&mut self, _: Stream, _: &[u8]) {}
+    fn showed(&mut self, _: &Output) {}
+    fn result(&mut self, _: &Value) {}
+}
+
+/// One test at a time: they count the processes of this one.
+fn engine() -> (Engine, MutexGuard<'static, ()>) {
+    static TURN: Mutex<()> = Mutex::new(());
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let data = std::env::var_os("BELLJAR_TEST_DATA").map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("data"), PathBuf::from);
+    (Engine::new(Settings { data, host: Host::new(std::env::vars_os()), controls: Controls::default() }), turn)
+}
+
+fn pool(engine: &Engine, settings: PoolSettings) -> (Pool, Lease) {
+    engine.pool("core", settings, &mut |step: Progress<'_>| eprintln!("{step:?}")).expect("a pool")
+}
+
+fn small(ready: usize) -> PoolSettings {
+    PoolSettings { ready, imports: Imports::Modules { modules: Vec::new(), warm_up: String::new() }, ..PoolSettings::default() }
+}
+
+fn modules(names: &[&str], warm_up: &str) -> Imports {
+    Imports::Modules { modules: names.iter().map(|name| (*name).to_owned()).collect(), warm_up: warm_up.to_owned() }
+}
+
+fn request(code: &str, limits: Limits) -> RunRequest {
+    RunRequest {
+        language: Language::Python,
+        code: code.as_bytes().to_vec(),
+        filename: None,
+        inputs: Map::new(),
+        files: Vec::new(),
+        limits,
+        environment: "core".to_owned(),
+        process_spawning: false,
+        out: None,
+    }
+}
+
+fn run(pool: &Pool, code: &str) -> Execution {
+    pool.run(&request(code, Limits::default()), &mut Silent, &Control::default()).expect("an execution")
+}
+
+/// The JSON that code printed.
+fn printed(execution: &Execution) -> Json {
+    assert_eq!(execution.outcome, Outcome::Completed, "{execution:?}");
+    serde_json::from_str(&execution.stdout).unwrap_or_else(|error| panic!("{error}: {}", execution.stdout))
+}
+
+/// Command lines of the processes below this one.
+fn processes(name: &str) -> Vec<i32> {
+    let mut family = vec![std::process::id()];
+    let mut found = Vec::new();
+    let mut all: Vec<(u32, u32)> = fs::read_dir("/proc")
+        .expect("proc")
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter_map(|pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            Some((pid, stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()?))
+        })
+        .collect();
+    all.sort_unstable();
+    loop {
+        let before = family.len();
+        for (pid, parent) in &all {
+            if family.contains(parent) && !family.contains(pid) {
+                family.push(*pid);
+                let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                if String::from_utf8_lossy(&line).contains(name) {
+                    found.push(i32::try_from(*pid).expect("a process id"));
+                }
+            }
+        }
+        if family.len() == before {
+            return found;
+        }
+    }
+}
+
+/// Waits until something holds.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Everything that two sandboxes of one template must not share. Modules are taken as they are: imported before the fork, or now.
+const NUMBERS: &str = r#"
+import json, os, random, secrets, ssl, tempfile, uuid, hashlib, socket
+import multiprocessing.process
+import numpy, pandas
+before = os.getcwd()
+print(json.dumps({
+    "random": random.random(),
+    "random.SystemRandom": random.SystemRandom().random(),
+    "numpy": float(numpy.random.rand()),
+    "numpy.default_rng": float(numpy.random.default_rng().random()),
+    "numpy.RandomState": float(numpy.random.RandomState().rand()),
+    "pandas.sample": pandas.Series(range(10**6)).sample(4).tolist(),
+    "openssl": ssl.RAND_bytes(16).hex(),
+    "urandom": os.urandom(16).hex(),
+    "getrandom": os.getrandom(16).hex(),
+    "secrets": secrets.token_hex(16),
+    "uuid1": str(uuid.uuid1()),
+    "uuid4": str(uuid.uuid4()),
+    "uuid.getnode": uuid.getnode(),
+    "tempfile": os.path.basename(tempfile.mkdtemp()),
+    "tempfile.name": next(tempfile._get_candidate_names()),
+    "multiprocessing": bytes(multiprocessing.process.current_process().authkey).hex(),
+    "boot": open("/proc/sys/kernel/random/uuid").read() if os.path.exists("/proc/sys/kernel/random/uuid") else secrets.token_hex(16),
+}))
+"#;
+
+#[test]
+fn a_hundred_sandboxes_of_one_template_share_no_numbers() {
+    let (engine, _turn) = engine();
+    // Everything that keeps a state of its own is there before the fork, and has been used.
+    let used = "import numpy.random, random, ssl, uuid, tempfile, secrets, hashlib, multiprocessing.process\n\
+        numpy.random.rand(); random.random(); ssl.RAND_bytes(8); uuid.uuid1(); uuid.uuid4(); uuid.getnode(); next(tempfile._get_candidate_names())\n\
+        hashlib.sha256(b'x').hexdigest(); bytes(multiprocessing.process.current_process().authkey)";
+    let imports = modules(&["numpy", "pandas", "ssl", "uuid", "tempfile", "multiprocessing.process"], used);
+    let (pool, _lease) = pool(&engine, PoolSettings { ready: 8, imports, ..PoolSettings::default() });
+    assert_eq!(pool.status().problems, Vec::<String>::new());
+    let mut seen: HashSet<(String, String)> = HashSet::new();
+    let mut kept: Vec<Execution> = Vec::new();
+    for _ in 0..100 {
+        assert!(pool.wait_until_parked(1, PATIENCE));
+        let execution = run(&pool, NUMBERS);
+        for (source, number) in printed(&execution).as_object().expect("an object") {
+            assert!(seen.insert((source.clone(), number.to_string())), "{source} gave {number} twice");
+        }
+        kept.push(execution);
+    }
+    let status = pool.status();
+    assert!(status.forks >= 100 && status.generations == 1, "all of one template: {status:?}");
+    let ids: HashSet<&str> = kept.iter().map(|execution| execution.id.as_str()).collect();
+    assert_eq!(ids.len(), 100);
+}
+
+/// What a sandbox is made of, as code inside sees it.
+const SELF: &str = r#"
+import json, os, sys, gc, signal, threading, resource
+status = dict(line.split(":", 1) for line in open("/proc/self/status").read().splitlines())
+print(json.dumps({
+    "environ": dict(os.environ), "cwd": os.getcwd(), "path": sys.path, "argv": sys.argv, "flags": str(sys.flags), "executable": sys.executable,
+    "prefix": sys.prefix, "user": [os.getuid(), os.geteuid(), os.getgid(), os.getgroups()],
+    "descriptors": sorted(int(name) for name in os.listdir("/proc/self/fd"))[:5], "threads": threading.active_count(),
+    "status": {name: status[name].strip() for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Seccomp_filters", "Threads", "Groups")},
+    "limits": {name: resource.getrlimit(getattr(resource, name)) for name in dir(resource) if name.startswith("RLIMIT_") and name not in ("RLIMIT_DATA", "RLIMIT_CORE")},
+    "umask": os.umask(0), "signals": [str(signal.getsignal(number)) for number in (signal.SIGPIPE, signal.SIGCHLD, signal.SIGTERM)],
+    "gc": [gc.isenabled(), gc.get_threshold()], "files": sorted(os.listdir("/mnt/data") + os.listdir("/tmp") + os.listdir("/dev/shm")),
+    "home": sorted(os.listdir("/home/sandbox")), "host": os.uname().nodename, "main": sorted(vars(sys.modules["__main__"])),
+    "In": In, "Out": {str(key): repr(value) for key, value in Out.items()}, "oom": open("/proc/self/oom_score_adj").read(),
+    "mounts": sorted(line.split()[4] for line in open("/proc/self/mountinfo")), "root": sorted(os.listdir("/")),
+    "namespaces": [os.readlink("/proc/self/ns/" + name) == os.readlink("/proc/1/ns/" + name) if os.access("/proc/1/ns/" + name, os.R_OK) else None for name in ("pid", "user", "mnt", "net", "ipc", "uts", "cgroup")],
+}))
+"#;
+
+#[test]
+fn forked_and_exec_d_workers_look_alike() {
+    let (engine, _turn) = engine();
+    let (pool, _lease) = pool(&engine, PoolSettings { ready: 1, ..PoolSettings::default() });
+    assert!(pool.wait_until_parked(1, PATIENCE), "{:?}", pool.status());
+    let mut taken = pool.take(&Limits::default()).expect("a sandbox");
+    assert!(taken.parked);
+    let forked = printed(&taken.run(&request(SELF, Limits::default()), &mut Silent, &Control::default()).expect("an execution"));
+    let (observer, control, progress) = (&mut Silent, &Control::default(), &mut |_: Progress<'_>| {});
+    let request = Box::new(request(SELF, Limits::default()));
+    let Ok(Reply::Execution(execution)) = engine.dispatch(Command::Run { request, observer, control, progress }) else { panic!("an execution") };
+    let executed = printed(&execution);
+    for (name, value) in executed.as_object().expect("an object") {
+        assert_eq!(&forked[name], value, "{name}");
+    }
+}
+
+#[test]
+fn a_parked_sandbox_is_handed_out_once_and_nothing_stays() {
+    let (engine, _turn) = engine();
+    let (pool, _lease) = pool(&engine, small(3));
+    let mut sessions = HashSet::new();
+    for _ in 0..6 {
+        assert!(pool.wait_until_parked(1, PATIENCE));
+        let execution = run(
+            &pool,
+            "import os; print(os.path.exists('/mnt/data/left'), os.path.exists('/tmp/left')); open('/mnt/data/left', 'w'); open('/tmp/left', 'w'); left = 1",
+        );
+        assert_eq!((execution.outcome, execution.stdout.as_str()), (Outcome::Completed, "False False\n"));
+        assert!(sessions.insert(execution.session_id));
+    }
+    assert!(pool.wait_until_clean(PATIENCE) && pool.wait_until_parked(3, PATIENCE));
+    assert_eq!(processes("belljar-init").len(), 3);
+    drop(pool);
+    eventually("every sandbox is gone", || processes("belljar-init").is_empty());
+    eventually("the template's process is gone", || processes("--template").is_empty());
+}
+
+#[test]
+fn limits_are_applied_at_hand_out_or_by_a_new_sandbox() {
+    let (engine, _turn) = engine();
+    let (pool, _lease) = pool(&engine, small(1));
+    let grouped = !matches!(engine.backend().expect("a backend").cgroups(), sandbox::cgroup::Version::None(_));
+    let usual = Limits::default();
+    let more_memory = Limits { memory_bytes: usual.memory_bytes * 2, ..usual };
+    let cases = [
+        (Limits { wall_seconds: 7, output_bytes: 1000, ..usual }, true),
+        (more_memory, grouped),
+        (Limits { memory_bytes: 100 << 20, cpus: 0.5, processes: 20, cpu_seconds: 3, ..usual }, grouped),
+        (Limits { workspace_bytes: 1 << 20, ..usual }, false),
+        (Limits { open_files: 100, ..usual }, false),
+        (Limits { processes: 500, ..usual }, false),
+    ];
+    for (limits, parked) in cases {
+        assert!(pool.wait_until_parked(1, PATIENCE), "{:?}", pool.status());
+        let taken = pool.take(&limits).expect("a sandbox");
+        assert_eq!(taken.parked, parked, "{limits:?}");
+    }
+    // And they hold.
+    let hungry = "data = b'x' * (1 << 30); print(len(data))";
+    assert!(pool.wait_until_parked(1, PATIENCE));
+    assert_eq!(run(&pool, hungry).outcome, Outcome::MemoryLimit);
+    let wide = Limits { memory_bytes: 2 << 30, ..usual };
+    assert!(pool.wait_until_parked(1, PATIENCE));
+    assert_eq!(pool.run(&request(hungry, wide), &mut Silent, &Control::default()).expect("an execution").outcome, Outcome::Completed);
+    assert!(pool.wait_until_parked(1, PATIENCE));
+    let short = Limits { cpu_seconds: 1, ..usual };
+    assert_eq!(pool.run(&request("while True: pass", short), &mut Silent, &Control::default()).expect("an execution").outcome, Outcome::TimedOut);
+    assert!(pool.wait_until_parked(1, PATIENCE));
+    let small_workspace = Limits { workspace_bytes: 1 << 20, ..usual };
+    let execution = pool.run(&request("open('f', 'wb').write(bytes(3 << 20))", small_workspace), &mut Silent, &Control::default()).expect("an execution");
+    assert_ne!(execution.outcome, Outcome::Completed);
+}
+
+#[test]
+fn a_template_that_dies_is_started_again_and_nothing_waits_for_it() {
+    let (engine, _turn) = engine();
+    let (pool, _lease) = pool(&engine, small(2));
+    assert!(pool.wait_until_parked(2, PATIENCE));
+    let mut held = pool.take(&Limits::default()).expect("a sandbox");
+    let victims = processes("--template")
+        .into_iter()
+        .filter(|pid| !fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| status.contains("NSpid") && nested(&status)));
+    let victims: Vec<i32> = victims.collect();
+    assert_eq!(victims.len(), 1, "one template's process");
+    let killed = std::process::Command::new("kill").args(["-KILL", &victims[0].to_string()]).status().expect("kill");
+    assert!(killed.success());
+    // A worker outlives its template, and how it ends is still told.
+    let execution = held.run(
+        &request("import os, signal; print(1, flush=True); os.kill(os.getpid(), signal.SIGSEGV)", Limits::default()),
+        &mut Silent,
+        &Control::default(),
+    );
+    let execution = execution.expect("an execution");
+    assert_eq!((execution.outcome, execution.stdout.as_str(), execution.state_lost), (Outcome::Killed, "1\n", true), "{execution:?}");
+    assert_eq!(run(&pool, "print(2)").stdout, "2\n");
+    eventually("a new template's process", || pool.status().generations == 2);
+    assert!(pool.wait_until_parked(2, PATIENCE));
+    assert_eq!(run(&pool, "print(3)").stdout, "3\n");
+    assert_eq!(pool.status().problems, Vec::<String>::new());
+}
+
+/// Whether a process lives in a process namespace below that of its launcher.
+fn nested(status: &str) -> bool {
+    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).map_or(0, |line| line.split_ascii_whitespace().count());
+    let own = fs::read_to_string("/proc/self/status").expect("status");
+    let own = own.lines().find_map(|line| line.strip_prefix("NSpid:")).map_or(0, |line| line.split_ascii_whitespace().count());
+    ids > own + 1
+}
+
+#[test]
+fn templates_are_replaced_by_count_without_a_gap() {
+    let (engine, _turn) = engine();
+    let (pool, _lease) = pool(&engine, PoolSettings { recycle_forks: 5, ..small(2) });
+    for number in 0..30 {
+        let execution = run(&pool, "import sys; print(len(sys.argv))");
+        assert_eq!(execution.outcome, Outcome::Completed, "{number}: {execution:?}");
+        if number % 5 == 0 {
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    }
+    assert!(pool.status().generations > 2, "{:?}", pool.status());
+    let (young, _lease) = self::pool(&engine, PoolSettings { recycle_age: Duration::from_millis(1500), ..small(1) });
+    eventually("a second generation", || young.status().generations > 1);
+    assert_eq!(run(&young, "print(1)").stdout, "1\n");
+}
+
+#[test]
+fn what_a_template_cannot_import_is_named_and_the_rest_works() {
+    let (engine, _turn) = engine();
+    let unknown = PoolSettings { imports: Imports::Profile("everything".to_owned()), ..small(1) };
+    let Err(error) = engine.pool("core", unknown, &mut |_| {}).map(|_| ()) else { panic!("there is no such profile") };
+    assert!(error.message.contains("`everything`") && error.hint.as_deref().is_some_and(|hint| hint.contains("light")), "{error:?}");
+    let thread = "import threading, time; threading.Thread(target=time.sleep, args=(1e6,), daemon=True).start()";
+    let cases: [(Imports, &[&str]); 4] = [
+        (modules(&["nosuchmodule", "csv"], ""), &["`nosuchmodule`", "ModuleNotFoundError"]),
+        (modules(&["csv"], thread), &["<warm-up>", "thread"]),
+        (modules(&["csv"], "import csv; csv.kept = open('/opt/runtime/driver.py')"), &["<warm-up>", "/opt/runtime/driver.py"]),
+        (modules(&["csv"], "bytearray(8 << 30)"), &["<warm-up>", "MemoryError"]),
+    ];
+    for (imports, words) in cases {
+        let (pool, _lease) = pool(&engine, PoolSettings { imports, template_bytes: 1 << 30, ..small(1) });
+        let problems = pool.status().problems.join("\n");
+        assert!(words.iter().all(|word| problems.contains(word)), "{words:?} in {problems}");
+        assert!(pool.wait_until_parked(1, PATIENCE));
+        let execution = run(&pool, "import sys; print('csv' in sys.modules)");
+        assert_eq!(execution.stdout, "True\n", "what could be imported is there: {execution:?}");
+    }
+}
+
+#[test]
+fn a_template_that_hangs_or_dies_is_named_and_service_goes_on_without_it() {
+    let (engine, _turn) = engine();
+    let cases: [(&str, &[&str]); 2] = [
+        ("import time; time.sleep(1e6)", &["hangs", "<warm-up>", "sandboxes start without it"]),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", &["killed", "<warm-up>", "sandboxes start without it"]),
+    ];
+    for (warm_up, words) in cases {
+        let (pool, _lease) = pool(&engine, PoolSettings { imports: modules(&["csv"], warm_up), import_patience: Duration::from_secs(2), ..small(1) });
+        let problems = pool.status().problems.join("\n");
+        assert!(words.iter().all(|word| problems.contains(word)), "{words:?} in {problems}");
+        assert!(pool.wait_until_parked(1, PATIENCE));
+        assert_eq!(run(&pool, "print(1)").stdout, "1\n");
+    }
+}
+
+#[test]
+fn no_memory_for_the_pool_is_told_and_runs_go_on() {
+    let (engine, _turn) = engine();
+    let (pool, _lease) = pool(&engine, PoolSettings { reserve_bytes: 1 << 50, ..small(2) });
+    eventually("the problem is told", || !pool.status().problems.is_empty());
+    let problems = pool.status().problems.join("\n");
+    assert!(problems.contains("no memory for one more") && problems.contains("`ready`"), "{problems}");
+    assert_eq!(pool.status().parked, 0);
+    assert_eq!(run(&pool, "print(1)").stdout, "1\n");
+}
+
+#[test]
+fn a_lost_worker_is_forked_anew() {
+    let (engine, _turn) = engine();
+    let (pool, _lease) = pool(&engine, small(1));
+    assert!(pool.wait_until_parked(1, PATIENCE));
+    let mut taken = pool.take(&Limits::default()).expect("a sandbox");
+    let mut run = |code: &str| taken.run(&request(code, Limits::default()), &mut Silent, &Control::default()).expect("an execution");
+    assert_eq!(run("x = 1; print(x)").stdout, "1\n");
+    assert_eq!(run("import os; os._exit(3)").outcome, Outcome::Killed);
+    // Without asking: by exec.
+    assert_eq!(run("print('x' in globals())").stdout, "False\n");
+    assert_eq!(run("import os; os._exit(3)").outcome, Outcome::Killed);
+    taken.replace_worker().expect("a worker");
+    let again = taken.run(&request("import os; print(os.getuid(), 'x' in globals(), os.listdir())", Limits::default()), &mut Silent, &Control::default());
+    assert_eq!(again.expect("an execution").stdout, "1000 False []\n");
+}
