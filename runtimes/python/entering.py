@@ -29,7 +29,7 @@ SYSTEM_CALLS = {
 }
 
 FIRST_JOB = """\
-rows = [[number, str(number)] for number in range(8)]
+rows = {str(number): number for number in range(4)}
 print(len(rows), sorted(rows, reverse=True)[0])
 """
 PANDAS_JOB = """\
@@ -39,6 +39,11 @@ totals = frame.groupby("key")["value"].sum()
 print(frame, totals)
 rows = totals.to_dict()
 """
+
+
+def no_shell():
+    """Stands for `get_shell` where nothing may stay: IPython has one shell per process."""
+    raise ImportError("there is no shell in a template")
 
 
 class Entering:
@@ -55,11 +60,12 @@ class Entering:
     def prepare(self):
         """What depends on the modules that the template has imported."""
         self.job = driver.encode_json({"code": FIRST_JOB + (PANDAS_JOB if "pandas" in sys.modules else "") + "rows\n"})
-        if "_hashlib" in sys.modules:
+        if "_hashlib" in sys.modules or "_ssl" in sys.modules:
             try:
-                import _ssl  # noqa: F401 - the way to the generator that both share
+                import _ssl  # the way to the generator that both share
             except ImportError:
-                pass
+                return
+            _ssl.RAND_bytes(1)  # sets OpenSSL up, which takes it milliseconds
 
     # System calls
 
@@ -87,6 +93,7 @@ class Entering:
         os.close(channel)
         os.setsid()
         os.umask(0o022)
+        del worker.get_shell
         worker.interrupts.main_thread = _thread.get_ident()
         worker.interrupts.install()
 
@@ -137,8 +144,9 @@ class Entering:
     def _set_limits(self, rules):
         limits = list(rules["limits"])
         if rules.get("dataBytes") is not None:
-            with open("/proc/self/statm") as file:
-                own = int(file.read().split()[DATA_FIELD]) * self.page
+            file = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+            own = int(os.read(file, 4096).split()[DATA_FIELD]) * self.page
+            os.close(file)
             limits.append((resource.RLIMIT_DATA, own + rules["dataBytes"]))
         for number, value in limits:
             hard = resource.getrlimit(number)[1]
@@ -175,12 +183,13 @@ class Entering:
         """For code that must not send anything."""
         return _Silence()
 
-    def rehearse(self):
+    def rehearse(self, channel=None):
         """Runs a small job for the sake of the memory it touches, as a worker that nobody ever sees does."""
         try:
             stand_in = driver.Worker()
-            stand_in.channel, stand_in.modules, stand_in.streams = _Nobody(), worker.modules, worker.streams
+            stand_in.channel, stand_in.modules, stand_in.streams = channel or _Nobody(), worker.modules, worker.streams
             stand_in.flush_c, stand_in.namespace = worker.flush_c, {"__name__": "__main__", "__builtins__": __builtins__}
+            stand_in.get_shell = no_shell
             stand_in._send_error(stand_in._execute(driver.decode_json(self.job)))
         except Exception:
             pass

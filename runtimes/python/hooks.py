@@ -74,7 +74,10 @@ def _pyplot(pyplot):
 def _ipython(module):
     # Whoever asks IPython for its shell gets the session's, made then.
     def initialized(cls):
-        worker.get_shell()
+        try:
+            worker.get_shell()
+        except ImportError:  # a template has none
+            return False
         return True
 
     worker.load("interactive")

@@ -24,7 +24,6 @@ REASON_LIMIT = 500
 NEW_PROCESSES = 0x20000000  # CLONE_NEWPID
 WARM_UP, START = "<warm-up>", "<start>"
 PATIENCE = 0.02  # a thread that has ended stays in sight for a moment
-HUGE_PAGE, COLLAPSE = 2 * 1024 * 1024, 25
 
 # Libraries would start their threads at import. Workers do not see these variables.
 ONE_THREAD = {
@@ -59,7 +58,8 @@ class Template:
         worker.prepare_calls()
         for name in ("values", "errors"):
             worker.load(name)
-        self.entering = worker.load("entering").Entering()
+        entering = worker.load("entering")
+        self.entering, worker.get_shell = entering.Entering(), entering.no_shell
         warm_up_time = 0.0
         trouble = self.trouble()
         if trouble:  # from a package's start-up file; each fork will be refused
@@ -109,9 +109,13 @@ class Template:
         return _milliseconds_since(start)
 
     def close_figures(self):
-        helpers = sys.modules.get("matplotlib._pylab_helpers")
+        """Also font files, which matplotlib itself would close in a fork: each worker would share the place it reads at."""
+        helpers, fonts = map(sys.modules.get, ("matplotlib._pylab_helpers", "matplotlib.font_manager"))
         if helpers is not None:
             helpers.Gcf.destroy_all()
+        if hasattr(fonts, "_get_font"):
+            fonts._get_font.cache_clear()
+        gc.collect()
 
     def trouble(self, more=()):
         """What forbids a fork: tasks and descriptors that should not be. None if all is well."""

@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use sandbox::cgroup::Counters;
 use sandbox::{Backend, FromInit, Limits, Preload, Sandbox, SpawnOptions, TemplateId, TemplateProcess, WorkerStart};
 
 use crate::error::{Error, ErrorKind};
@@ -22,8 +23,8 @@ const READY_PATIENCE: Duration = Duration::from_secs(30);
 /// Between two attempts that fail: this at first, doubled each time, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// How often the keeper looks at its template's process.
-const LOOK: Duration = Duration::from_millis(250);
+/// How often the keeper looks at its template's process, and refillers at their stock.
+const LOOK: Duration = Duration::from_millis(100);
 /// With stock left, refilling waits for running executions, but never longer than this for one sandbox.
 const YIELD: Duration = Duration::from_millis(250);
 /// Memory that a parked sandbox takes, for the decision whether there is room for one more, in bytes.
@@ -163,6 +164,8 @@ pub struct Pool {
 pub struct Taken {
     sandbox: Option<Box<dyn Sandbox>>,
     shared: Arc<Shared>,
+    /// What its control group had counted when its last execution ended.
+    counters: Counters,
     /// It had been parked.
     pub parked: bool,
 }
@@ -176,8 +179,8 @@ impl Shared {
         self.changed.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner).0
     }
 
-    fn options(&self, limits: Limits, process: Option<TemplateProcess>, warm: bool) -> SpawnOptions {
-        let worker = process.map_or(WorkerStart::Exec, |process| WorkerStart::Fork { process, warm });
+    fn options(&self, limits: Limits, process: Option<TemplateProcess>) -> SpawnOptions {
+        let worker = process.map_or(WorkerStart::Exec, WorkerStart::Fork);
         SpawnOptions { limits, worker, shell: self.settings.shell, process_spawning: self.settings.process_spawning }
     }
 
@@ -189,19 +192,22 @@ impl Shared {
         Some(current.process)
     }
 
-    /// Makes a sandbox and waits until its worker is ready for code.
-    fn make(&self, warm: bool) -> Result<Box<dyn Sandbox>, Error> {
-        let sandbox = self.make_once(warm)?;
+    /// Makes a sandbox, waits until its worker is ready for code, and lets it rehearse.
+    fn make(&self) -> Result<Box<dyn Sandbox>, Error> {
+        let sandbox = self.make_once()?;
         // Its template was replaced or died just then: the sandbox is good, but not what a pool is for.
         if !sandbox.is_forked() && self.lock().current.is_some() {
-            return self.make_once(warm);
+            return self.make_once();
         }
         Ok(sandbox)
     }
 
-    fn make_once(&self, warm: bool) -> Result<Box<dyn Sandbox>, Error> {
-        let mut sandbox = self.backend.spawn(self.template, &self.options(self.settings.limits, self.process(), warm))?;
+    fn make_once(&self) -> Result<Box<dyn Sandbox>, Error> {
+        let mut sandbox = self.backend.spawn(self.template, &self.options(self.settings.limits, self.process()))?;
         until_ready(sandbox.as_mut())?;
+        if self.settings.warm && sandbox.is_forked() {
+            run::rehearse(sandbox.as_mut())?;
+        }
         Ok(sandbox)
     }
 }
@@ -260,8 +266,8 @@ impl Pool {
             state.taken += 1;
             state.parked.pop_front()
         };
-        self.shared.changed.notify_all();
-        let hand_out = |sandbox, parked| Taken { sandbox, shared: Arc::clone(&self.shared), parked };
+        // Refillers are not woken: this is the moment in which the machine has something better to do. They look by themselves.
+        let hand_out = |sandbox, parked| Taken { sandbox, shared: Arc::clone(&self.shared), counters: Counters::default(), parked };
         while let Some(mut sandbox) = parked {
             if !sandbox.has_ended() && matches!(sandbox.adjust(limits), Ok(true)) {
                 return Ok(hand_out(Some(sandbox), true));
@@ -277,7 +283,19 @@ impl Pool {
         }
         // From here on, dropping it counts it off.
         let mut taken = hand_out(None, false);
-        taken.sandbox = Some(self.shared.backend.spawn(self.shared.template, &self.shared.options(*limits, self.shared.process(), false))?);
+        taken.sandbox = Some(self.shared.backend.spawn(self.shared.template, &self.shared.options(*limits, self.shared.process()))?);
+        Ok(taken)
+    }
+
+    /// Makes a sandbox as those that are parked are made, ready for code, and hands it out instead of parking it.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn make(&self) -> Result<Taken, Error> {
+        self.shared.lock().taken += 1;
+        // From here on, dropping it counts it off.
+        let mut taken = Taken { sandbox: None, shared: Arc::clone(&self.shared), counters: Counters::default(), parked: false };
+        taken.sandbox = Some(self.shared.make()?);
         Ok(taken)
     }
 
@@ -361,7 +379,7 @@ impl Taken {
     /// # Panics
     /// Never: it is there until this is dropped.
     #[expect(clippy::expect_used, reason = "taken out by drop only")]
-    pub(crate) fn sandbox(&mut self) -> &mut dyn Sandbox {
+    pub fn sandbox(&mut self) -> &mut dyn Sandbox {
         self.sandbox.as_deref_mut().expect("a sandbox that was handed out")
     }
 
@@ -393,7 +411,11 @@ impl Taken {
         }
         control.begin();
         let isolation = self.shared.backend.name();
-        run::run_in(self.sandbox(), isolation, request, observer, control)
+        let before = self.counters;
+        let (execution, counters) = run::run_in(self.sandbox(), (isolation, before), request, observer, control)?;
+        self.counters = counters;
+        self.shared.changed.notify_all();
+        Ok(execution)
     }
 }
 
@@ -493,12 +515,12 @@ fn refill(shared: &Shared) {
                     break;
                 }
                 let before = Instant::now();
-                state = shared.wait(state, if wanted { Duration::from_millis(5) } else { LONGEST_PAUSE });
+                state = shared.wait(state, if wanted { Duration::from_millis(5) } else { LOOK });
                 yielded = if wanted { yielded + before.elapsed() } else { Duration::ZERO };
             }
             state.making += 1;
         }
-        let made = room(shared).and_then(|()| shared.make(shared.settings.warm));
+        let made = room(shared).and_then(|()| shared.make());
         let mut state = shared.lock();
         state.making -= 1;
         match made {

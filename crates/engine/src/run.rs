@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use sandbox::cgroup::Counters;
 use sandbox::{Backend, End, Execute, FromInit, Limits, Remote, Sandbox, SpawnOptions, Stream, TemplateId, ToInit, Work, WorkerStart, worker};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -164,25 +165,24 @@ pub(crate) fn run(
     }
     control.begin();
     let mut sandbox = backend.spawn(template, &options)?;
-    let execution = run_in(sandbox.as_mut(), backend.name(), request, observer, control);
+    let execution = run_in(sandbox.as_mut(), (backend.name(), Counters::default()), request, observer, control);
     sandbox.kill();
     let _ = sandbox.wait(KILL_PATIENCE);
-    execution
+    execution.map(|(execution, _)| execution)
 }
 
-/// Runs in a sandbox that has not run anything yet.
+/// Runs in a sandbox, whose group had counted `counted` before; what it has counted after comes along.
 pub(crate) fn run_in(
     sandbox: &mut dyn Sandbox,
-    isolation: &'static str,
+    (isolation, counted): (&'static str, Counters),
     request: &RunRequest,
     observer: &mut dyn Observer,
     control: &Control,
-) -> Result<Execution, Error> {
+) -> Result<(Execution, Counters), Error> {
     for (name, path) in &request.files {
         upload(sandbox, name, path)?;
     }
     let before = if request.files.is_empty() { Before::default() } else { Before::of(&list(sandbox)?) };
-    let counters = sandbox.usage().counters;
     let mut collected = Collected {
         observer,
         stdout: Kept::new(KEEP_BYTES),
@@ -201,8 +201,8 @@ pub(crate) fn run_in(
         let hint = "build it again: `belljar env remove` and `belljar env build`, or raise the memory limit";
         return Err(Error::new(ErrorKind::Unavailable, format!("the interpreter of environment `{}` does not start", request.environment)).hint(hint));
     }
-    let after = sandbox.usage().counters;
-    let moved = |count: fn(sandbox::cgroup::Counters) -> u64| after.map(count).unwrap_or_default() > counters.map(count).unwrap_or_default();
+    let after = sandbox.usage().counters.unwrap_or_default();
+    let moved = |count: fn(Counters) -> u64| count(after) > count(counted);
     collected.facts.memory_kills = moved(|counters| counters.memory_kills);
     collected.facts.process_refusals = moved(|counters| counters.process_refusals);
     collected.facts.disk_full = sandbox.workspace().space().is_ok_and(|space| space.free_bytes < 4096 || space.free_inodes == 0);
@@ -217,7 +217,27 @@ pub(crate) fn run_in(
     execution.artifacts = artifacts?;
     execution.started_at = humantime::format_rfc3339_millis(started).to_string();
     execution.execution_time_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-    Ok(execution)
+    Ok((execution, after))
+}
+
+/// Has the driver run a small job of its own on the way that code takes, so that the first real one finds its memory in place: in the
+/// worker, in init, and here. Nothing of it is kept.
+pub(crate) fn rehearse(sandbox: &mut dyn Sandbox) -> Result<(), Error> {
+    sandbox.remote().send(&ToInit::Execute(Execute { execution: 0, work: Work::Code(br#"{"rehearsal":true}"#.to_vec()) }))?;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match sandbox.receive(Some(deadline))? {
+            Some(FromInit::Done { end: End::Completed, .. }) => return Ok(()),
+            Some(FromInit::Done { end, .. }) => return Err(rehearsal_failed(&format!("{end:?}"))),
+            Some(_) => {}
+            None => return Err(rehearsal_failed("not in time")),
+        }
+    }
+}
+
+fn rehearsal_failed(how: &str) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("a new sandbox did not get through its first job: {how}"))
+        .hint("raise the pool's memory limit, or set `warm` to false")
 }
 
 fn list(sandbox: &dyn Sandbox) -> Result<sandbox::workspace::Listing, Error> {

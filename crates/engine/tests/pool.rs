@@ -27,11 +27,11 @@ impl Observer for Silent {
 }
 
 /// One test at a time: they count the processes of this one.
-fn engine() -> (Engine, MutexGuard<'static, ()>) {
+fn engine() -> (MutexGuard<'static, ()>, Engine) {
     static TURN: Mutex<()> = Mutex::new(());
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let data = std::env::var_os("BELLJAR_TEST_DATA").map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("data"), PathBuf::from);
-    (Engine::new(Settings { data, host: Host::new(std::env::vars_os()), controls: Controls::default() }), turn)
+    (turn, Engine::new(Settings { data, host: Host::new(std::env::vars_os()), controls: Controls::default() }))
 }
 
 fn pool(engine: &Engine, settings: PoolSettings) -> (Pool, Lease) {
@@ -133,13 +133,76 @@ print(json.dumps({
     "tempfile": os.path.basename(tempfile.mkdtemp()),
     "tempfile.name": next(tempfile._get_candidate_names()),
     "multiprocessing": bytes(multiprocessing.process.current_process().authkey).hex(),
-    "boot": open("/proc/sys/kernel/random/uuid").read() if os.path.exists("/proc/sys/kernel/random/uuid") else secrets.token_hex(16),
 }))
+"#;
+
+/// What a tenant leaves wherever it can (T163), after looking for what the one before left.
+const MARKS: &str = r#"
+import builtins, json, os, signal, sys, resource, threading, warnings
+import numpy, pandas, tempfile
+marks = {}
+for folder in ("/mnt/data", "/tmp", "/home/sandbox", "/dev/shm"):
+    for place, folders, files in os.walk(folder):
+        marks[place] = [name for name in folders + files if "left" in name]
+marks["environ"] = [name for name in os.environ if "LEFT" in name]
+marks["modules"] = [name for name, module in list(sys.modules.items()) if "left" in name or "left" in getattr(module, "__dict__", {})]
+marks["history"] = [source for source in In if source] [:-1] + [str(number) for number in Out]
+marks["option"] = pandas.get_option("display.max_rows") == 7
+marks["errors"] = numpy.geterr()["over"] == "ignore"
+marks["handler"] = callable(signal.getsignal(signal.SIGUSR1))
+marks["umask"] = os.umask(0o022) == 0o077
+marks["cwd"] = os.getcwd() != "/mnt/data"
+marks["threads"] = threading.active_count() > 1
+marks["processes"] = sorted(os.listdir("/proc"), key=str) != ["1", str(os.getpid()), "self", "thread-self"]
+marks["files"] = resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 99
+marks["warnings"] = any("left" in str(entry) for entry in warnings.filters)
+print(json.dumps(marks))
+for folder in ("/mnt/data", "/tmp", "/home/sandbox", "/home/sandbox/.config", "/dev/shm"):
+    os.makedirs(folder + "/left", exist_ok=True)
+    open(folder + "/left/left", "w").write("left")
+os.environ["LEFT"] = builtins.left = numpy.left = pandas.DataFrame.left = left = "left"
+sys.modules["left"] = numpy
+pandas.set_option("display.max_rows", 7)
+numpy.seterr(over="ignore")
+signal.signal(signal.SIGUSR1, lambda *_: None)
+os.umask(0o077)
+os.chdir("/tmp")
+warnings.filterwarnings("ignore", "left")
+resource.setrlimit(resource.RLIMIT_NOFILE, (99, 99))
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+"#;
+
+/// What the measurements say goes wrong in forked workers, beyond numbers; true where it did not.
+const HAZARDS: &str = r#"
+import ctypes, json, os, resource, threading, tempfile
+import numpy
+facts = {"hash": hash("x"), "object": id(object)}
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall(435, None, 0)
+facts["clone3 answers ENOSYS"] = ctypes.get_errno() == 38
+# A library that starts its threads after the fork must not hang.
+blas = ctypes.CDLL(next(line.split()[-1] for line in open("/proc/self/maps") if "openblas" in line))
+name = next(name for name in ("scipy_openblas_set_num_threads64_", "openblas_set_num_threads64_", "openblas_set_num_threads") if hasattr(blas, name))
+getattr(blas, name)(2)
+facts["BLAS threads work"] = bool((numpy.ones((300, 300)) @ numpy.ones((300, 300)) == 300).all())
+limit = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+started, gate = [], threading.Event()
+try:
+    for _ in range(limit + 8):
+        started.append(threading.Thread(target=gate.wait))
+        started[-1].start()
+except RuntimeError:
+    pass
+facts["the process limit holds"] = len(started) <= limit
+gate.set()
+facts["the first process is not ours"] = os.getpid() != 1 and os.getppid() == 0
+facts["matplotlib can write its settings"] = os.access(os.environ["MPLCONFIGDIR"], os.W_OK)
+print(json.dumps(facts))
 "#;
 
 #[test]
 fn a_hundred_sandboxes_of_one_template_share_no_numbers() {
-    let (engine, _turn) = engine();
+    let (_turn, engine) = engine();
     // Everything that keeps a state of its own is there before the fork, and has been used.
     let used = "import numpy.random, random, ssl, uuid, tempfile, secrets, hashlib, multiprocessing.process\n\
         numpy.random.rand(); random.random(); ssl.RAND_bytes(8); uuid.uuid1(); uuid.uuid4(); uuid.getnode(); next(tempfile._get_candidate_names())\n\
@@ -148,10 +211,23 @@ fn a_hundred_sandboxes_of_one_template_share_no_numbers() {
     let (pool, _lease) = pool(&engine, PoolSettings { ready: 8, imports, ..PoolSettings::default() });
     assert_eq!(pool.status().problems, Vec::<String>::new());
     let mut seen: HashSet<(String, String)> = HashSet::new();
+    let mut shared: HashSet<String> = HashSet::new();
     let mut kept: Vec<Execution> = Vec::new();
     for _ in 0..100 {
         assert!(pool.wait_until_parked(1, PATIENCE));
-        let execution = run(&pool, NUMBERS);
+        let mut taken = pool.take(&Limits::default()).expect("a sandbox");
+        assert!(taken.parked && taken.is_forked());
+        let mut run = |code: &str| taken.run(&request(code, Limits::default()), &mut Silent, &Control::default()).expect("an execution");
+        let marks = run(MARKS);
+        for (place, left) in printed(&marks).as_object().expect("an object") {
+            assert!(left == &Json::Bool(false) || left.as_array().is_some_and(Vec::is_empty), "{place}: {left}");
+        }
+        // The rest of this tenant's time, with few descriptors and all its marks around.
+        let execution = run(NUMBERS);
+        let mut facts = printed(&run(HAZARDS));
+        let facts = facts.as_object_mut().expect("an object");
+        shared.insert(format!("{:?} {:?}", facts.remove("hash"), facts.remove("object")));
+        assert!(facts.values().all(|fact| fact == &Json::Bool(true)), "{facts:?}");
         for (source, number) in printed(&execution).as_object().expect("an object") {
             assert!(seen.insert((source.clone(), number.to_string())), "{source} gave {number} twice");
         }
@@ -161,6 +237,8 @@ fn a_hundred_sandboxes_of_one_template_share_no_numbers() {
     assert!(status.forks >= 100 && status.generations == 1, "all of one template: {status:?}");
     let ids: HashSet<&str> = kept.iter().map(|execution| execution.id.as_str()).collect();
     assert_eq!(ids.len(), 100);
+    // Shared by construction, as SECURITY.md says; if that ever changes, so must it.
+    assert_eq!(shared.len(), 1, "hash seed and layout of one template's process: {shared:?}");
 }
 
 /// What a sandbox is made of, as code inside sees it.
@@ -184,7 +262,7 @@ print(json.dumps({
 
 #[test]
 fn forked_and_exec_d_workers_look_alike() {
-    let (engine, _turn) = engine();
+    let (_turn, engine) = engine();
     let (pool, _lease) = pool(&engine, PoolSettings { ready: 1, ..PoolSettings::default() });
     assert!(pool.wait_until_parked(1, PATIENCE), "{:?}", pool.status());
     let mut taken = pool.take(&Limits::default()).expect("a sandbox");
@@ -201,7 +279,7 @@ fn forked_and_exec_d_workers_look_alike() {
 
 #[test]
 fn a_parked_sandbox_is_handed_out_once_and_nothing_stays() {
-    let (engine, _turn) = engine();
+    let (_turn, engine) = engine();
     let (pool, _lease) = pool(&engine, small(3));
     let mut sessions = HashSet::new();
     for _ in 0..6 {
@@ -222,7 +300,7 @@ fn a_parked_sandbox_is_handed_out_once_and_nothing_stays() {
 
 #[test]
 fn limits_are_applied_at_hand_out_or_by_a_new_sandbox() {
-    let (engine, _turn) = engine();
+    let (_turn, engine) = engine();
     let (pool, _lease) = pool(&engine, small(1));
     let grouped = !matches!(engine.backend().expect("a backend").cgroups(), sandbox::cgroup::Version::None(_));
     let usual = Limits::default();
@@ -258,7 +336,7 @@ fn limits_are_applied_at_hand_out_or_by_a_new_sandbox() {
 
 #[test]
 fn a_template_that_dies_is_started_again_and_nothing_waits_for_it() {
-    let (engine, _turn) = engine();
+    let (_turn, engine) = engine();
     let (pool, _lease) = pool(&engine, small(2));
     assert!(pool.wait_until_parked(2, PATIENCE));
     let mut held = pool.take(&Limits::default()).expect("a sandbox");
@@ -294,7 +372,7 @@ fn nested(status: &str) -> bool {
 
 #[test]
 fn templates_are_replaced_by_count_without_a_gap() {
-    let (engine, _turn) = engine();
+    let (_turn, engine) = engine();
     let (pool, _lease) = pool(&engine, PoolSettings { recycle_forks: 5, ..small(2) });
     for number in 0..30 {
         let execution = run(&pool, "import sys; print(len(sys.argv))");
@@ -311,7 +389,7 @@ fn templates_are_replaced_by_count_without_a_gap() {
 
 #[test]
 fn what_a_template_cannot_import_is_named_and_the_rest_works() {
-    let (engine, _turn) = engine();
+    let (_turn, engine) = engine();
     let unknown = PoolSettings { imports: Imports::Profile("everything".to_owned()), ..small(1) };
     let Err(error) = engine.pool("core", unknown, &mut |_| {}).map(|_| ()) else { panic!("there is no such profile") };
     assert!(error.message.contains("`everything`") && error.hint.as_deref().is_some_and(|hint| hint.contains("light")), "{error:?}");
@@ -334,7 +412,7 @@ fn what_a_template_cannot_import_is_named_and_the_rest_works() {
 
 #[test]
 fn a_template_that_hangs_or_dies_is_named_and_service_goes_on_without_it() {
-    let (engine, _turn) = engine();
+    let (_turn, engine) = engine();
     let cases: [(&str, &[&str]); 2] = [
         ("import time; time.sleep(1e6)", &["hangs", "<warm-up>", "sandboxes start without it"]),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", &["killed", "<warm-up>", "sandboxes start without it"]),
@@ -350,7 +428,7 @@ fn a_template_that_hangs_or_dies_is_named_and_service_goes_on_without_it() {
 
 #[test]
 fn no_memory_for_the_pool_is_told_and_runs_go_on() {
-    let (engine, _turn) = engine();
+    let (_turn, engine) = engine();
     let (pool, _lease) = pool(&engine, PoolSettings { reserve_bytes: 1 << 50, ..small(2) });
     eventually("the problem is told", || !pool.status().problems.is_empty());
     let problems = pool.status().problems.join("\n");
@@ -361,7 +439,7 @@ fn no_memory_for_the_pool_is_told_and_runs_go_on() {
 
 #[test]
 fn a_lost_worker_is_forked_anew() {
-    let (engine, _turn) = engine();
+    let (_turn, engine) = engine();
     let (pool, _lease) = pool(&engine, small(1));
     assert!(pool.wait_until_parked(1, PATIENCE));
     let mut taken = pool.take(&Limits::default()).expect("a sandbox");

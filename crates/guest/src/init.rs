@@ -34,7 +34,8 @@ pub(crate) struct Supply {
 #[must_use]
 pub fn main(stage: &str) -> ExitCode {
     let Ok(mut host) = Channel::new(sys::inherited(HOST_CHANNEL), false) else { return ExitCode::from(4) };
-    let Some(configuration) = receive_configuration(&mut host) else { return ExitCode::from(4) };
+    let Some(ToInit::Configure(configuration)) = receive(&mut host) else { return ExitCode::from(4) };
+    let configuration = *configuration;
     match set_up(stage, &configuration, &mut host) {
         Ok(namespaces) => {
             let supply = configuration.forked.then(|| Supply { link: sys::inherited(SUPPLY), namespaces });
@@ -51,13 +52,11 @@ pub fn main(stage: &str) -> ExitCode {
     }
 }
 
-fn receive_configuration(host: &mut Channel) -> Option<Configuration> {
+/// Waits for the next message; `None` when the host is gone or talks nonsense.
+fn receive(host: &mut Channel) -> Option<ToInit> {
     loop {
         if let Some((kind, payload)) = host.next_frame().ok()? {
-            return match message::decode(kind, &payload).ok()? {
-                ToInit::Configure(configuration) => Some(*configuration),
-                _ => None,
-            };
+            return message::decode(kind, &payload).ok();
         }
         let mut wait = [rustix::event::PollFd::new(host, rustix::event::PollFlags::IN)];
         let _ = rustix::event::poll(&mut wait, None);
@@ -81,6 +80,12 @@ fn set_up(stage: &str, configuration: &Configuration, host: &mut Channel) -> Res
     failed("name", "the sandbox", rustix::system::sethostname(configuration.hostname.as_bytes()))?;
     let workspace = rustix::fs::open(WORKSPACE, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let workspace = failed("open", WORKSPACE, workspace)?;
+    // Until here, the launcher may still be at moving this process into its control groups, which takes the kernel milliseconds.
+    if receive(host) != Some(ToInit::Attached) {
+        return Err(Failure { step: "wait for".to_owned(), object: "the control groups".to_owned(), errno: libc::EPIPE });
+    }
+    // Only now, so that its root is the sandbox's own group.
+    failed("create", "a cgroup namespace", sys::unshare(libc::CLONE_NEWCGROUP))?;
     for (resource, value) in configuration.limits.resources() {
         set_limit(resource, value)?;
     }

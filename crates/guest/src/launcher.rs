@@ -273,10 +273,15 @@ impl Launcher {
         match self.clone_init(&spawn, from, user, &ends) {
             Ok(init) => {
                 self.sandboxes.insert(spawn.sandbox, Running { init, user, cgroups: spawn.cgroup_paths, link, worker: Worker::None });
-                self.say(&FromLauncher::Spawned { sandbox: spawn.sandbox });
+                // Moving into a group can take the kernel milliseconds: the template forks, and init sets itself up, meanwhile.
                 if let Some(template) = spawn.template {
-                    self.ask_for_worker(spawn.sandbox, template, ends.cgroups);
+                    self.ask_for_worker(spawn.sandbox, template, ends.cgroups.iter().map(OwnedFd::try_clone).collect::<Result<_, _>>().unwrap_or_default());
                 }
+                if let Err(failure) = join_cgroups(&ends.cgroups, init.as_raw_nonzero().get()) {
+                    let _ = rustix::process::kill_process(init, Signal::KILL);
+                    return Err(failure);
+                }
+                self.say(&FromLauncher::Spawned { sandbox: spawn.sandbox });
                 Ok(())
             }
             Err(failure) => {
@@ -286,7 +291,7 @@ impl Launcher {
         }
     }
 
-    /// Clones init into its namespaces, puts it into its cgroups, writes its user map and lets it go.
+    /// Clones init into its namespaces, writes its user map and lets it go.
     fn clone_init(&self, spawn: &Spawn, from: Option<&TemplateProcess>, user: u32, ends: &Ends) -> Result<Pid, Failure> {
         let (go, start) = failed("make a pipe for", "the sandbox", rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC))?;
         let stage = crate::root::stage(spawn.root);
@@ -304,8 +309,7 @@ impl Launcher {
         drop(go);
         let init = Pid::from_raw(pid).ok_or_else(|| Failure { step: "clone".to_owned(), object: "the sandbox".to_owned(), errno: libc::ESRCH })?;
         let mapped = if from.is_none() { users::map_child(pid, user, self.users.privileged()) } else { Ok(()) };
-        let ready = mapped.and_then(|()| join_cgroups(&ends.cgroups, pid));
-        let ready = ready.and_then(|()| failed("start", "the sandbox", rustix::io::write(&start, b"g")).map(drop));
+        let ready = mapped.and_then(|()| failed("start", "the sandbox", rustix::io::write(&start, b"g")).map(drop));
         if let Err(failure) = ready {
             let _ = rustix::process::kill_process(init, Signal::KILL);
             let _ = rustix::process::waitpid(Some(init), WaitOptions::empty());
@@ -618,8 +622,6 @@ fn become_init(go: &OwnedFd, ends: &Ends, program: BorrowedFd<'_>, stage: &str, 
 
 fn prepare_exec(ends: &Ends, privileged: bool) -> io::Result<()> {
     let _ = rustix::process::setsid();
-    // A cgroup namespace now, so that its root is the sandbox's own group.
-    sys::unshare(libc::CLONE_NEWCGROUP)?;
     let _ = sys::join_session_keyring();
     users::become_inside(privileged)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));

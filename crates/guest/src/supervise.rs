@@ -6,6 +6,7 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use protocol::message::{self, Configuration, End, Execute, Exit, FromInit, Stream, ToInit, Work};
 use protocol::{frame, worker as kinds};
@@ -33,6 +34,8 @@ const FRAMES_PER_TURN: usize = 64;
 const CAPTURE_BYTES: usize = 1024 * 1024;
 /// How often limits are looked at while something runs.
 const WATCH: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// Not sooner than this after the last look, however much goes on: one costs as much as running a line of code.
+const WATCH_AGAIN: Duration = Duration::from_millis(20);
 /// How long the end of a killed worker may stay unknown.
 const COLLECT: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -42,8 +45,19 @@ pub(crate) fn run(host: Channel, configuration: Configuration, supply: Option<Su
     let Ok(signals) = sys::signal_descriptor(&[libc::SIGCHLD]) else { return };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(workspace) = rustix::fs::open(crate::init::WORKSPACE, flags, Mode::empty()) else { return };
-    let mut supervisor =
-        Supervisor { host, configuration, signals, workspace, awaited: supply.is_some(), supply, worker: None, used: false, running: None, upload: None };
+    let mut supervisor = Supervisor {
+        host,
+        configuration,
+        signals,
+        workspace,
+        awaited: supply.is_some(),
+        supply,
+        worker: None,
+        used: false,
+        watched: None,
+        running: None,
+        upload: None,
+    };
     supervisor.start_worker();
     supervisor.serve();
 }
@@ -107,6 +121,8 @@ struct Supervisor {
     worker: Option<Worker>,
     /// Code has run: something may be left of it.
     used: bool,
+    /// When limits were looked at last.
+    watched: Option<Instant>,
     running: Option<Running>,
     upload: Option<Upload>,
 }
@@ -158,7 +174,9 @@ impl Supervisor {
             if ready.signals {
                 self.reap();
             }
-            self.watch();
+            if self.watched.is_none_or(|watched| watched.elapsed() >= WATCH_AGAIN) {
+                self.watch();
+            }
             if ready.host && !self.hear_host() {
                 return;
             }
@@ -242,7 +260,7 @@ impl Supervisor {
 
     fn obey(&mut self, request: ToInit) {
         match request {
-            ToInit::Configure(_) => {}
+            ToInit::Configure(_) | ToInit::Attached => {}
             ToInit::FileBegin { name, mode } => {
                 let file = self.create(&name, mode);
                 self.upload = Some(Upload { name, file });
@@ -290,15 +308,22 @@ impl Supervisor {
         let Ok(mut running) = Running::new(&execute) else {
             return self.say(&FromInit::Done { execution: execute.execution, end: End::WorkerFailed });
         };
-        self.used = true;
+        self.used |= execute.execution > 0;
         match execute.work {
             Work::Code(payload) => {
                 running.pending = Some(payload);
                 self.running = Some(running);
                 self.start_worker();
                 self.send_pending();
+                // After the code is on its way: it takes longer to begin than to look.
+                let start = watchdog::cpu_microseconds();
+                if let Some(running) = &mut self.running {
+                    running.cpu_start = start;
+                }
+                self.watched = Some(Instant::now());
             }
             Work::Shell(command) => {
+                running.cpu_start = watchdog::cpu_microseconds();
                 let started = runner::start(&self.configuration, &command, running.write_end(Stream::Stdout), running.write_end(Stream::Stderr));
                 self.running = Some(running);
                 match (started, &mut self.running) {
@@ -694,6 +719,7 @@ impl Supervisor {
 
     /// Looks at CPU time and, where no cgroup does, at memory.
     fn watch(&mut self) {
+        self.watched = Some(Instant::now());
         let mut limits = self.configuration.limits;
         let baseline = self.worker.as_ref().map_or(0, |worker| worker.baseline);
         limits.memory_bytes = limits.memory_bytes.map(|limit| limit.saturating_add(baseline));
@@ -760,7 +786,7 @@ impl Running {
             read: [out_read, err_read],
             write: [out_write, err_write],
             command: None,
-            cpu_start: watchdog::cpu_microseconds(),
+            cpu_start: 0,
             hit: None,
         })
     }

@@ -25,8 +25,17 @@ pub(crate) fn processes() -> Vec<Process> {
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
         .filter(|pid| *pid != 1)
-        .filter_map(|pid| parse_stat(&std::fs::read(format!("/proc/{pid}/stat")).ok()?))
+        .filter_map(|pid| parse_stat(&read_small(&format!("/proc/{pid}/stat"))?))
         .collect()
+}
+
+/// Reads a small file of `/proc` with one call.
+fn read_small(path: &str) -> Option<Vec<u8>> {
+    let file = rustix::fs::open(path, rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty()).ok()?;
+    let mut text = vec![0; 1024];
+    let count = rustix::io::read(&file, &mut text).ok()?;
+    text.truncate(count);
+    Some(text)
 }
 
 /// Parses `/proc/<pid>/stat`. The name in it is the process's own choice and may hold anything, so fields count from its end.

@@ -229,6 +229,8 @@ pub enum Exit {
 pub enum ToInit {
     /// The first message: everything init must know to build the sandbox.
     Configure(Box<Configuration>),
+    /// The second message: the sandbox is in its control groups. Init finishes its set-up and answers with [`FromInit::Ready`].
+    Attached,
     /// Write a file beneath the workspace: begins it.
     FileBegin {
         /// A name without `/`.
@@ -256,7 +258,7 @@ pub enum ToInit {
 /// One execution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Execute {
-    /// The execution's number within the sandbox, made by the host.
+    /// The execution's number within the sandbox, made by the host. 0 is a rehearsal: before the sandbox is handed out to anybody.
     pub execution: u64,
     /// What runs it.
     pub work: Work,

@@ -105,12 +105,7 @@ pub enum WorkerStart {
     /// Started by exec, at once.
     Exec,
     /// Forked from a template's process.
-    Fork {
-        /// From which.
-        process: TemplateProcess,
-        /// Run a small job first, so that the first real one finds its memory in place.
-        warm: bool,
-    },
+    Fork(TemplateProcess),
 }
 
 /// What may differ between sandboxes of one template.

@@ -1,12 +1,13 @@
 //! Control groups: version 2 where its controllers are ours to use, version 1 as root, or none.
 //!
-//! One folder per belljar process (`belljar-<pid>-<start>`), one group per sandbox below it. Folders whose process is gone are
+//! One folder per backend of a belljar process (`belljar-<pid>-<start>-<count>`), one group per sandbox below it. Folders whose process is gone are
 //! removed by the next one that starts.
 
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::limits::Limits;
 
@@ -165,10 +166,11 @@ impl Drop for Cgroups {
     }
 }
 
-/// `belljar-<pid>-<start>`: tells a later process whether its maker lives.
+/// `belljar-<pid>-<start>-<count>`: tells a later process whether its maker lives; one for each backend of a process.
 fn own_folder_name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(1);
     let pid = std::process::id();
-    format!("belljar-{pid}-{}", start_ticks(pid).unwrap_or_default())
+    format!("belljar-{pid}-{}-{}", start_ticks(pid).unwrap_or_default(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// When a process started, in clock ticks since boot.
@@ -182,8 +184,9 @@ fn start_ticks(pid: u32) -> Option<u64> {
 fn sweep(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let Some((pid, start)) = name.to_str().and_then(|name| name.strip_prefix("belljar-")).and_then(|name| name.split_once('-')) else { continue };
-        let (Ok(pid), Ok(start)) = (pid.parse::<u32>(), start.parse::<u64>()) else { continue };
+        let mut numbers = name.to_str().and_then(|name| name.strip_prefix("belljar-")).unwrap_or_default().split('-').map(str::parse::<u64>);
+        let (Some(Ok(pid)), Some(Ok(start))) = (numbers.next(), numbers.next()) else { continue };
+        let Ok(pid) = u32::try_from(pid) else { continue };
         if start_ticks(pid) != Some(start) {
             for group in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
                 let _ = fs::remove_dir(group.path());
@@ -433,7 +436,7 @@ mod tests {
     fn folders_of_dead_processes_are_swept_and_ours_are_not() {
         let parent = tempfile::tempdir().unwrap();
         let own = own_folder_name();
-        for name in [own.as_str(), "belljar-1-999999999999", "belljar-x-y", "other"] {
+        for name in [own.as_str(), "belljar-1-999999999999-1", "belljar-1-999999999999", "belljar-x-y", "other"] {
             fs::create_dir_all(parent.path().join(name).join("7")).unwrap();
         }
         sweep(parent.path());

@@ -35,9 +35,6 @@ struct Filters {
     template: Vec<u8>,
 }
 
-/// Sandboxes of this process by number, whichever backend started them: their control groups lie side by side.
-static NEXT_SANDBOX: AtomicU64 = AtomicU64::new(1);
-
 struct Namespace {
     launcher: Arc<Launcher>,
     cgroups: Arc<Cgroups>,
@@ -46,6 +43,7 @@ struct Namespace {
     templates: Mutex<HashMap<TemplateId, Template>>,
     next_template: AtomicU32,
     next_process: AtomicU32,
+    next_sandbox: AtomicU64,
 }
 
 /// Starts the launcher.
@@ -70,6 +68,7 @@ pub fn start(controls: Controls) -> Result<Arc<dyn Backend>, Error> {
         templates: Mutex::default(),
         next_template: AtomicU32::new(1),
         next_process: AtomicU32::new(1),
+        next_sandbox: AtomicU64::new(1),
     }))
 }
 
@@ -112,7 +111,7 @@ impl Backend for Namespace {
 
     fn spawn(&self, id: TemplateId, options: &SpawnOptions) -> Result<Box<dyn Sandbox>, Error> {
         let template = self.template(id)?;
-        let number = NEXT_SANDBOX.fetch_add(1, Ordering::Relaxed);
+        let number = self.next_sandbox.fetch_add(1, Ordering::Relaxed);
         let group = self.cgroups.create(number, &options.limits).map_err(|error| Error::start("create", "the sandbox's cgroup", &error))?;
         let processes = match &group {
             Some(group) => group.open_processes().map_err(|error| Error::start("open", "the sandbox's cgroup", &error))?,
@@ -125,10 +124,12 @@ impl Backend for Namespace {
             cgroups: u8::try_from(processes.len()).unwrap_or(u8::MAX),
             cgroup_paths: group.as_ref().map(Group::paths).unwrap_or_default(),
             template: match options.worker {
-                WorkerStart::Fork { process, .. } => Some(process.0),
+                WorkerStart::Fork(process) => Some(process.0),
                 WorkerStart::None | WorkerStart::Exec => None,
             },
         };
+        let remote = Remote::new(socket.try_clone().map_err(|error| Error::start("copy", "a socket", &error))?);
+        remote.send(&ToInit::Configure(Box::new(self.configuration(&template, options, group.is_some()))))?;
         let descriptors: Vec<_> = std::iter::once(theirs.as_fd()).chain(processes.iter().map(AsFd::as_fd)).collect();
         match self.launcher.ask(&ToLauncher::Spawn(spawn), &descriptors)? {
             FromLauncher::Spawned { sandbox } if sandbox == number => {}
@@ -137,13 +138,11 @@ impl Backend for Namespace {
         // Init alone holds its end now, so its death closes the channel.
         drop(descriptors);
         drop((processes, theirs));
-        let configuration = self.configuration(&template, options, group.is_some());
         let watched = Watched { number, launcher: Arc::clone(&self.launcher), ended: false, group, _cgroups: Arc::clone(&self.cgroups) };
-        let remote = Remote::new(socket.try_clone().map_err(|error| Error::start("copy", "a socket", &error))?);
-        remote.send(&ToInit::Configure(Box::new(configuration)))?;
+        remote.send(&ToInit::Attached)?;
         let mut inbox = Inbox { socket, reader: FrameReader::default() };
         let (ready, workspace) = inbox.receive_ready()?;
-        let forked = matches!(options.worker, WorkerStart::Fork { .. });
+        let forked = matches!(options.worker, WorkerStart::Fork(_));
         Ok(Box::new(Running { watched, remote, inbox, ready, workspace: Workspace::new(workspace), limits: options.limits, forked }))
     }
 

@@ -76,7 +76,7 @@ impl Namespace {
             environment: environment(template),
             worker: if options.worker == WorkerStart::None { Vec::new() } else { template.worker.clone() },
             worker_setup: self.worker_setup(options, &process_limits),
-            forked: matches!(options.worker, WorkerStart::Fork { .. }),
+            forked: matches!(options.worker, WorkerStart::Fork(_)),
             shell: if options.shell { strings(&["/bin/bash", "-c"]) } else { Vec::new() },
             process_spawning: options.process_spawning,
             confinement: self.confinement(),
@@ -98,19 +98,18 @@ impl Namespace {
         }
     }
 
-    /// The payload of the worker's `setup` frame; `enter` and `warm` are for a forked one.
+    /// The payload of the worker's `setup` frame; `enter` is for a forked one.
     fn worker_setup(&self, options: &SpawnOptions, limits: &ProcessLimits) -> Vec<u8> {
         let filter = |program: &[u8]| if self.controls.seccomp { base64(program) } else { String::new() };
         let late = filter(if options.process_spawning { &self.filters.spawning_worker } else { &self.filters.worker });
         let mut setup = format!("{{\"seccomp\":\"{late}\",\"spawning\":{}", options.process_spawning);
-        if let WorkerStart::Fork { warm, .. } = options.worker {
+        if let WorkerStart::Fork(_) = options.worker {
             let resources: Vec<String> = limits.resources().iter().map(|(resource, value)| format!("[{resource},{value}]")).collect();
             // On top of what the template has, which the worker finds out.
             let data = limits.memory_bytes.map_or("null".to_owned(), |_| options.limits.memory_bytes.to_string());
             let process = filter(&self.filters.process);
             let resources = resources.join(",");
-            setup +=
-                &format!(",\"enter\":{{\"filter\":\"{process}\",\"limits\":[{resources}],\"dataBytes\":{data},\"user\":1000,\"group\":1000}},\"warm\":{warm}");
+            setup += &format!(",\"enter\":{{\"filter\":\"{process}\",\"limits\":[{resources}],\"dataBytes\":{data},\"user\":1000,\"group\":1000}}");
         }
         (setup + "}").into_bytes()
     }
