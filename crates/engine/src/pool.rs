@@ -138,6 +138,8 @@ struct State {
     /// Sandboxes that refillers are making.
     making: usize,
     taken: usize,
+    /// Executions that run.
+    executing: usize,
     /// Sandboxes to be destroyed.
     used: Vec<Box<dyn Sandbox>>,
     template_problem: Option<String>,
@@ -242,6 +244,8 @@ impl Pool {
         }
         let mut pool = Self { shared, threads: Vec::new() };
         pool.spawn_thread("template-keeper", keep)?;
+        // Not waited for at the end: a template that is being started may take its time, and ends by itself.
+        pool.threads.clear();
         pool.spawn_thread("pool-cleaner", clean)?;
         for _ in 0..refillers {
             pool.spawn_thread("pool-refiller", refill)?;
@@ -412,9 +416,12 @@ impl Taken {
         control.begin();
         let isolation = self.shared.backend.name();
         let before = self.counters;
-        let (execution, counters) = run::run_in(self.sandbox(), (isolation, before), request, observer, control)?;
-        self.counters = counters;
+        self.shared.lock().executing += 1;
+        let ran = run::run_in(self.sandbox(), (isolation, before), request, observer, control);
+        self.shared.lock().executing -= 1;
         self.shared.changed.notify_all();
+        let (execution, counters) = ran?;
+        self.counters = counters;
         Ok(execution)
     }
 }
@@ -447,6 +454,12 @@ fn renew(shared: &Shared) -> Result<(), Error> {
     let report = Report::read(&said);
     let problem = report.problem(&settings.imports);
     let mut state = shared.lock();
+    if state.stop {
+        // Nobody will end it after this.
+        drop(state);
+        shared.backend.end_process(process);
+        return Ok(());
+    }
     let old = state.current.replace(Current { process, forks: 0, since: Instant::now(), report });
     state.generations += 1;
     state.template_problem = problem;
@@ -510,7 +523,7 @@ fn refill(shared: &Shared) {
                 let wanted = state.parked.len() + state.making < shared.settings.ready;
                 // Whoever waits for an answer now comes first, while there is something in stock for the next one.
                 let stock = state.parked.len() * 2 > shared.settings.ready;
-                let busy = shared.settings.yields && stock && state.taken > state.used.len() && yielded < YIELD;
+                let busy = shared.settings.yields && stock && state.executing > 0 && yielded < YIELD;
                 if wanted && !busy {
                     break;
                 }
@@ -566,7 +579,8 @@ fn clean(shared: &Shared) {
         let used = {
             let mut state = shared.lock();
             while state.used.is_empty() {
-                if state.stop && state.taken == 0 {
+                if state.stop {
+                    // What is still out there is destroyed with the last that holds it.
                     return;
                 }
                 state = shared.wait(state, LOOK);

@@ -241,13 +241,13 @@ impl Launcher {
             ToLauncher::StartTemplate(start) => self.start_template(&start)?,
             ToLauncher::EndTemplate { template } => {
                 if let Some(process) = self.templates.get(&template) {
-                    failed("kill", "the template", rustix::process::kill_process(process.pid, Signal::KILL))?;
+                    end(process.pid);
                 }
             }
             ToLauncher::Fork { sandbox, template } => self.ask_for_worker(sandbox, template, Vec::new()),
             ToLauncher::Kill { sandbox } => {
                 if let Some(running) = self.sandboxes.get(&sandbox) {
-                    failed("kill", "the sandbox", rustix::process::kill_process(running.init, Signal::KILL))?;
+                    end(running.init);
                     thaw(&running.cgroups);
                 }
             }
@@ -358,10 +358,9 @@ impl Launcher {
 
     /// Tells init and belljar that no worker comes.
     fn refuse_worker(&mut self, sandbox: u64, template: u32, reason: String) {
-        if let Some(running) = self.sandboxes.get_mut(&sandbox) {
-            running.worker = Worker::None;
-            supply(running, &Supply::Refused, &[]);
-        }
+        let Some(running) = self.sandboxes.get_mut(&sandbox) else { return };
+        running.worker = Worker::None;
+        supply(running, &Supply::Refused, &[]);
         self.say(&FromLauncher::ForkRefused { sandbox, template, reason });
     }
 

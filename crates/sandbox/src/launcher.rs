@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use protocol::FrameReader;
-use protocol::message::{self, Exit, FromLauncher, LauncherReady, ToLauncher};
+use protocol::message::{self, Exit, FromLauncher, LauncherReady, StartTemplate, ToLauncher};
 use protocol::template;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
@@ -72,15 +72,18 @@ impl State {
                 self.refusals.remove(&sandbox);
             }
             FromLauncher::ForkRefused { sandbox, reason, .. } => drop(self.refusals.insert(sandbox, reason)),
-            FromLauncher::TemplateEnded { template, exit } => self.templates.entry(template).or_default().ended = Some(exit),
-            FromLauncher::TemplateSays { template, kind, text } => {
-                let state = self.templates.entry(template).or_default();
-                match kind {
-                    template::READY => state.ready = Some(text),
-                    template::FAILED => state.failed = Some(String::from_utf8_lossy(&text).into_owned()),
-                    _ => state.importing = String::from_utf8_lossy(&text).chars().take(200).collect(),
+            FromLauncher::TemplateEnded { template, exit } => {
+                if let Some(state) = self.templates.get_mut(&template) {
+                    state.ended = Some(exit);
                 }
             }
+            FromLauncher::TemplateSays { template, kind, text } => match (self.templates.get_mut(&template), kind) {
+                (Some(state), template::READY) => state.ready = Some(text),
+                (Some(state), template::FAILED) => state.failed = Some(String::from_utf8_lossy(&text).into_owned()),
+                (Some(state), _) => state.importing = String::from_utf8_lossy(&text).chars().take(200).collect(),
+                // Nobody waits for it any more.
+                (None, _) => {}
+            },
             answer => return Some(answer),
         }
         None
@@ -188,6 +191,22 @@ impl Launcher {
     pub fn kill(&self, sandbox: u64) {
         let _turn = self.request.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = self.send(&ToLauncher::Kill { sandbox }, &[]);
+    }
+
+    /// Starts a template's process; [`Self::template_ready`] tells when it is ready, [`Self::end_template`] ends it.
+    ///
+    /// # Errors
+    /// The step that failed in the launcher, or that it is gone.
+    pub fn start_template(&self, start: StartTemplate) -> Result<(), Error> {
+        let template = start.template;
+        self.shared.lock().templates.insert(template, TemplateState::default());
+        match self.ask(&ToLauncher::StartTemplate(Box::new(start)), &[]) {
+            Ok(FromLauncher::TemplateStarted { template: started }) if started == template => Ok(()),
+            answer => {
+                self.end_template(template);
+                Err(answer.map_or_else(|error| error, |other| Error::Unexpected(format!("{other:?}"))))
+            }
+        }
     }
 
     /// Asks for a new worker of a sandbox.

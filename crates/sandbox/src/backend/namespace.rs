@@ -88,10 +88,7 @@ impl Backend for Namespace {
         let template = self.template(id)?;
         let process = TemplateProcess(self.next_process.fetch_add(1, Ordering::Relaxed));
         let start = self.template_start(&template, id, process, preload);
-        match self.launcher.ask(&ToLauncher::StartTemplate(Box::new(start)), &[])? {
-            FromLauncher::TemplateStarted { template } if template == process.0 => {}
-            other => return Err(Error::Unexpected(format!("{other:?}"))),
-        }
+        self.launcher.start_template(start)?;
         match self.launcher.template_ready(process.0, preload.patience) {
             Ok(report) => Ok((process, report)),
             Err(error) => {
