@@ -181,9 +181,9 @@ impl Shared {
         self.changed.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner).0
     }
 
-    fn options(&self, limits: Limits, process: Option<TemplateProcess>) -> SpawnOptions {
+    fn options(&self, limits: Limits, process: Option<TemplateProcess>, background: bool) -> SpawnOptions {
         let worker = process.map_or(WorkerStart::Exec, WorkerStart::Fork);
-        SpawnOptions { limits, worker, shell: self.settings.shell, process_spawning: self.settings.process_spawning }
+        SpawnOptions { limits, worker, shell: self.settings.shell, process_spawning: self.settings.process_spawning, background }
     }
 
     /// The template's process to fork from next, counted.
@@ -195,17 +195,17 @@ impl Shared {
     }
 
     /// Makes a sandbox, waits until its worker is ready for code, and lets it rehearse.
-    fn make(&self) -> Result<Box<dyn Sandbox>, Error> {
-        let sandbox = self.make_once()?;
+    fn make(&self, background: bool) -> Result<Box<dyn Sandbox>, Error> {
+        let sandbox = self.make_once(background)?;
         // Its template was replaced or died just then: the sandbox is good, but not what a pool is for.
         if !sandbox.is_forked() && self.lock().current.is_some() {
-            return self.make_once();
+            return self.make_once(background);
         }
         Ok(sandbox)
     }
 
-    fn make_once(&self) -> Result<Box<dyn Sandbox>, Error> {
-        let mut sandbox = self.backend.spawn(self.template, &self.options(self.settings.limits, self.process()))?;
+    fn make_once(&self, background: bool) -> Result<Box<dyn Sandbox>, Error> {
+        let mut sandbox = self.backend.spawn(self.template, &self.options(self.settings.limits, self.process(), background))?;
         until_ready(sandbox.as_mut())?;
         if self.settings.warm && sandbox.is_forked() {
             run::rehearse(sandbox.as_mut())?;
@@ -287,7 +287,7 @@ impl Pool {
         }
         // From here on, dropping it counts it off.
         let mut taken = hand_out(None, false);
-        taken.sandbox = Some(self.shared.backend.spawn(self.shared.template, &self.shared.options(*limits, self.shared.process()))?);
+        taken.sandbox = Some(self.shared.backend.spawn(self.shared.template, &self.shared.options(*limits, self.shared.process(), false))?);
         Ok(taken)
     }
 
@@ -299,7 +299,7 @@ impl Pool {
         self.shared.lock().taken += 1;
         // From here on, dropping it counts it off.
         let mut taken = Taken { sandbox: None, shared: Arc::clone(&self.shared), counters: Counters::default(), parked: false };
-        taken.sandbox = Some(self.shared.make()?);
+        taken.sandbox = Some(self.shared.make(false)?);
         Ok(taken)
     }
 
@@ -533,7 +533,7 @@ fn refill(shared: &Shared) {
             }
             state.making += 1;
         }
-        let made = room(shared).and_then(|()| shared.make());
+        let made = room(shared).and_then(|()| shared.make(shared.settings.yields));
         let mut state = shared.lock();
         state.making -= 1;
         match made {

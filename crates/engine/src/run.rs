@@ -159,7 +159,7 @@ pub(crate) fn run(
     control: &Control,
 ) -> Result<Execution, Error> {
     let worker = if request.language == Language::Python { WorkerStart::Exec } else { WorkerStart::None };
-    let options = SpawnOptions { limits: request.limits, worker, shell: true, process_spawning: request.process_spawning };
+    let options = SpawnOptions { limits: request.limits, worker, shell: true, process_spawning: request.process_spawning, background: false };
     if let Some(out) = &request.out {
         out::check(out)?;
     }

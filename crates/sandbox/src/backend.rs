@@ -119,6 +119,8 @@ pub struct SpawnOptions {
     pub shell: bool,
     /// Python code may start processes.
     pub process_spawning: bool,
+    /// It is made ahead of need: where a control group can, it gets the processor only when nobody else wants it, until [`Sandbox::adjust`].
+    pub background: bool,
 }
 
 /// What a sandbox used.

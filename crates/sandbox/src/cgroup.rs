@@ -313,6 +313,18 @@ impl Group {
         folders.into_iter().map(|folder| Ok(OwnedFd::from(fs::OpenOptions::new().write(true).open(folder.join("cgroup.procs"))?))).collect()
     }
 
+    /// Whether its processes get the processor only when nobody else wants it.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn set_background(&self, background: bool) -> io::Result<()> {
+        self.folders.iter().try_for_each(|(controller, folder)| match controller {
+            Controller::Cpu => fs::write(folder.join("cpu.shares"), if background { "2" } else { "1024" }),
+            Controller::Unified if folder.join("cpu.weight").exists() => fs::write(folder.join("cpu.weight"), if background { "1" } else { "100" }),
+            _ => Ok(()),
+        })
+    }
+
     /// Changes its limits.
     ///
     /// # Errors

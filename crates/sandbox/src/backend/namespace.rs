@@ -114,6 +114,9 @@ impl Backend for Namespace {
             Some(group) => group.open_processes().map_err(|error| Error::start("open", "the sandbox's cgroup", &error))?,
             None => Vec::new(),
         };
+        if let (Some(group), true) = (&group, options.background) {
+            group.set_background(true).map_err(|error| Error::start("change the weight of", "the sandbox's cgroup", &error))?;
+        }
         let (socket, theirs) = UnixStream::pair().map_err(|error| Error::start("create", "a socket pair", &error))?;
         let spawn = Spawn {
             sandbox: number,
@@ -140,7 +143,16 @@ impl Backend for Namespace {
         let mut inbox = Inbox { socket, reader: FrameReader::default() };
         let (ready, workspace) = inbox.receive_ready()?;
         let forked = matches!(options.worker, WorkerStart::Fork(_));
-        Ok(Box::new(Running { watched, remote, inbox, ready, workspace: Workspace::new(workspace), limits: options.limits, forked }))
+        Ok(Box::new(Running {
+            watched,
+            remote,
+            inbox,
+            ready,
+            workspace: Workspace::new(workspace),
+            limits: options.limits,
+            forked,
+            background: options.background,
+        }))
     }
 
     fn name(&self) -> &'static str {
@@ -253,6 +265,7 @@ struct Running {
     workspace: Workspace,
     limits: Limits,
     forked: bool,
+    background: bool,
 }
 
 impl Sandbox for Running {
@@ -285,23 +298,14 @@ impl Sandbox for Running {
     }
 
     fn adjust(&mut self, limits: &Limits) -> Result<bool, Error> {
-        let now = self.limits;
-        // Wall clock and output are the host's to hold. What was fixed when the sandbox was set up stays as it is.
-        let fixed = Limits { wall_seconds: now.wall_seconds, output_bytes: now.output_bytes, ..*limits };
-        if fixed == now {
-            self.limits = *limits;
-            return Ok(true);
+        let changed = self.change_limits(limits)?;
+        if changed
+            && std::mem::take(&mut self.background)
+            && let Some(group) = &self.watched.group
+        {
+            group.set_background(false).map_err(|error| Error::start("change the weight of", "the sandbox's cgroup", &error))?;
         }
-        let by_group = Limits { memory_bytes: now.memory_bytes, cpus: now.cpus, cpu_seconds: now.cpu_seconds, processes: now.processes, ..fixed };
-        // Each process inherited its CPU time and the number of processes as a hard limit.
-        let lowered = limits.cpu_seconds <= now.cpu_seconds && limits.processes <= now.processes;
-        let Some(group) = self.watched.group.as_ref().filter(|_| by_group == now && lowered) else { return Ok(false) };
-        group.set_limits(limits).map_err(|error| Error::start("change the limits of", "the sandbox's cgroup", &error))?;
-        if limits.cpu_seconds != now.cpu_seconds {
-            self.remote.send(&ToInit::LimitCpu { seconds: limits.cpu_seconds })?;
-        }
-        self.limits = *limits;
-        Ok(true)
+        Ok(changed)
     }
 
     fn wait(&mut self, patience: Duration) -> Option<Exit> {
@@ -324,5 +328,28 @@ impl Sandbox for Running {
 
     fn usage(&self) -> Usage {
         Usage { counters: self.watched.group.as_ref().map(Group::counters) }
+    }
+}
+
+impl Running {
+    /// Changes limits where that can be done.
+    fn change_limits(&mut self, limits: &Limits) -> Result<bool, Error> {
+        let now = self.limits;
+        // Wall clock and output are the host's to hold. What was fixed when the sandbox was set up stays as it is.
+        let fixed = Limits { wall_seconds: now.wall_seconds, output_bytes: now.output_bytes, ..*limits };
+        if fixed == now {
+            self.limits = *limits;
+            return Ok(true);
+        }
+        let by_group = Limits { memory_bytes: now.memory_bytes, cpus: now.cpus, cpu_seconds: now.cpu_seconds, processes: now.processes, ..fixed };
+        // Each process inherited its CPU time and the number of processes as a hard limit.
+        let lowered = limits.cpu_seconds <= now.cpu_seconds && limits.processes <= now.processes;
+        let Some(group) = self.watched.group.as_ref().filter(|_| by_group == now && lowered) else { return Ok(false) };
+        group.set_limits(limits).map_err(|error| Error::start("change the limits of", "the sandbox's cgroup", &error))?;
+        if limits.cpu_seconds != now.cpu_seconds {
+            self.remote.send(&ToInit::LimitCpu { seconds: limits.cpu_seconds })?;
+        }
+        self.limits = *limits;
+        Ok(true)
     }
 }

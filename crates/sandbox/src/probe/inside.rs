@@ -176,7 +176,7 @@ fn start(controls: Controls, limits: Limits) -> Result<Started, Error> {
     let (_, start) = BACKENDS.first().ok_or(Error::Gone)?;
     let backend = start(controls)?;
     let template = backend.prepare(&Template::default())?;
-    let sandbox = backend.spawn(template, &SpawnOptions { limits, worker: WorkerStart::None, shell: true, process_spawning: false })?;
+    let sandbox = backend.spawn(template, &SpawnOptions { limits, worker: WorkerStart::None, shell: true, process_spawning: false, background: false })?;
     Ok(Started { sandbox, backend })
 }
 
