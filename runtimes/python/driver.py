@@ -445,8 +445,6 @@ class Worker:
         # Only now: before the filter is on, no import may find a file of the user.
         sys.path.insert(0, getcwd())
         self._detach()
-        if entering is not None and setup.get("warm"):
-            entering.rehearse()
         version = "%d.%d.%d" % sys.version_info[:3]
         self.channel.send(READY, encode_json({"runtime": "python", "version": version}))
 

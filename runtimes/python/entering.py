@@ -15,7 +15,6 @@ from _ctypes import byref, get_errno
 NULL = "/dev/null"
 WORKSPACE = "/mnt/data"
 NAMESPACES = 6  # descriptors in front of the Landlock domain: user first, who enters that may enter the others
-ALL_NAMESPACES = 0x10000000 | 0x20000 | 0x40000000 | 0x8000000 | 0x4000000 | 0x2000000  # user, mnt, net, ipc, uts, cgroup
 DATA_FIELD = 5  # of /proc/self/statm
 CAPABILITY_VERSION = 0x20080522
 SET_DUMPABLE, DROP_BOUNDING, SET_SECUREBITS, NO_NEW_PRIVILEGES, AMBIENT, CLEAR_AMBIENT = 4, 24, 28, 38, 47, 4
@@ -88,7 +87,7 @@ class Entering:
 
     def begin(self, processes, channel):
         """Right after the fork: no descriptor of the template's is left but its null device."""
-        self.processes = processes
+        os.close(processes)
         os.dup2(channel, driver.CHANNEL, inheritable=False)
         os.close(channel)
         os.setsid()
@@ -100,10 +99,10 @@ class Entering:
     def enter(self, rules, descriptors):
         """Everything that `setup` asks for; init has finished the sandbox."""
         try:
-            self._join_namespaces(descriptors[:NAMESPACES] if len(descriptors) >= NAMESPACES else ())
-            domain = descriptors[-1:] if len(descriptors) % NAMESPACES else ()
-            if rules.get("landlock") and not domain:
-                raise OSError("no Landlock domain came along")
+            if len(descriptors) < NAMESPACES:
+                raise OSError("not every namespace came along")
+            self._join_namespaces(descriptors[:NAMESPACES])
+            domain = descriptors[NAMESPACES:]  # none where this kernel has no Landlock
             self._own_null_device()
             self._set_limits(rules)
             self._drop_rights(rules["user"], rules["group"])
@@ -123,9 +122,6 @@ class Entering:
         for descriptor in namespaces:
             self.join(descriptor, 0)
             os.close(descriptor)
-        if not namespaces:  # then what the fork brought is init's process, not only a namespace
-            self.join(self.processes, ALL_NAMESPACES)
-        os.close(self.processes)
         os.chdir(WORKSPACE)
         worker.start_directory = os.getcwd()
         try:

@@ -195,9 +195,8 @@ class Template:
             request = b""
         if not request:
             os._exit(0)
-        descriptors = [
-            int.from_bytes(numbers[i : i + 4], sys.byteorder) for _, _, numbers in ancillary for i in range(0, len(numbers) - 3, 4)
-        ]
+        rights = b"".join(numbers for _, _, numbers in ancillary)
+        descriptors = [int.from_bytes(rights[i : i + 4], sys.byteorder) for i in range(0, len(rights) - 3, 4)]
         if len(request) != FORK_REQUEST or request[0] != FORK or len(descriptors) != 2:
             os._exit(1)
         sandbox = request[1:]

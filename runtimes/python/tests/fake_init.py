@@ -14,6 +14,13 @@ import time
 DRIVER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "driver.py")
 SETUP, EXECUTE, SHELL_DONE, TAKEN, SHELL = 1, 2, 3, 4, 21
 FRAME_LIMIT = 32 * 1024 * 1024
+ENVIRONMENT = {
+    "HOME": "/tmp",
+    "PATH": os.environ["PATH"],
+    "LANG": "C.UTF-8",
+    "TZ": "UTC",
+    "MPLCONFIGDIR": os.path.join(tempfile.gettempdir(), "driver-tests-matplotlib"),
+}
 NAMES = {16: "ready", 17: "display", 18: "result", 19: "error", 20: "done", 21: "shell"}
 
 
@@ -59,6 +66,21 @@ class Session:
     """One worker. Use as a context manager."""
 
     def __init__(self, *arguments, seccomp="", environment=None, driver=DRIVER):
+        theirs = self._open_channel()
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-X", "utf8", driver, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=None if os.environ.get("DRIVER_STDERR") else subprocess.DEVNULL,
+            cwd=self.path,
+            env={**ENVIRONMENT, **(environment or {})},
+            pass_fds=(3,),
+            preexec_fn=lambda: os.dup2(theirs.fileno(), 3),
+        )
+        theirs.close()
+        self._set_up({"seccomp": seccomp, "spawning": False})
+
+    def _open_channel(self):
         self.folder = tempfile.TemporaryDirectory()
         self.path = os.path.realpath(self.folder.name)
         self.channel, theirs = socket.socketpair()
@@ -66,20 +88,10 @@ class Session:
         self.commands = []  # the text of each command that ran
         self.running = None  # the command that runs: (process, captures, its stdout, its stderr, pidfd)
         self.withheld = None  # a number, once `taken` frames are held back
-        base = {"HOME": "/tmp", "PATH": os.environ["PATH"], "LANG": "C.UTF-8", "TZ": "UTC"}
-        base["MPLCONFIGDIR"] = os.path.join(tempfile.gettempdir(), "driver-tests-matplotlib")
-        self.process = subprocess.Popen(
-            [sys.executable, "-I", "-X", "utf8", driver, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=None if os.environ.get("DRIVER_STDERR") else subprocess.DEVNULL,
-            cwd=self.path,
-            env={**base, **(environment or {})},
-            pass_fds=(3,),
-            preexec_fn=lambda: os.dup2(theirs.fileno(), 3),
-        )
-        theirs.close()
-        self.send(SETUP, {"seccomp": seccomp, "spawning": False})
+        return theirs
+
+    def _set_up(self, setup, descriptors=()):
+        self.send(SETUP, setup, descriptors)
         try:
             kind, self.ready = self.receive()
         except Died:
@@ -149,10 +161,10 @@ class Session:
         else:
             self.withheld += 1
 
-    def start(self, code, inputs=None, filename=None):
+    def start(self, code, inputs=None, filename=None, rehearsal=False):
         """Sends an execution; its pipes' read ends."""
         pipes = [os.pipe(), os.pipe()]
-        request = {"code": code, "inputs": inputs or {}}
+        request = {"code": code, "inputs": inputs or {}, "rehearsal": rehearsal}
         if filename:
             request["filename"] = filename
         self.send(EXECUTE, request, [write for _, write in pipes])
@@ -161,9 +173,9 @@ class Session:
             os.set_blocking(read, False)
         return [read for read, _ in pipes]
 
-    def run(self, code, inputs=None, filename=None, interrupt_at=None, observe=None, timeout=60):
+    def run(self, code, inputs=None, filename=None, rehearsal=False, interrupt_at=None, observe=None, timeout=60):
         """Runs code to its end. `interrupt_at`: text of stdout that is answered with SIGINT; `observe` sees each event."""
-        reads = self.start(code, inputs, filename)
+        reads = self.start(code, inputs, filename, rehearsal)
         outcome = Outcome()
         selector = selectors.DefaultSelector()
         selector.register(self.channel, selectors.EVENT_READ)
