@@ -13,6 +13,8 @@ use crate::data;
 
 /// User and group of the second pass: nobody has this number.
 const ORDINARY: &str = "61234";
+/// A soak of less than a minute; the data folder follows.
+const SHORT_SOAK: [&str; 6] = ["soak", "--sandboxes", "200", "--kills", "20", "--data"];
 
 /// Prints a line of progress.
 pub(crate) fn say(text: &str) {
@@ -34,6 +36,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     step("tests as this user");
     check(Command::new(cargo_program()).current_dir(&root).args(["test", "--workspace"]).env("BELLJAR_TEST_DATA", &data))?;
     runtime_tests(&root, &data)?;
+    step("short soak as this user");
+    check(Command::new(belljar.with_file_name("xtask")).args(SHORT_SOAK).arg(&data))?;
     if rustix::process::geteuid().is_root() {
         step("tests as an ordinary user");
         ordinary(&root, &belljar, &data)?;
@@ -66,7 +70,7 @@ fn json(command: &mut Command) -> anyhow::Result<Json> {
     serde_json::from_slice(&output.stdout).with_context(|| format!("{command:?} printed no JSON"))
 }
 
-fn target(root: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn target(root: &Path) -> anyhow::Result<PathBuf> {
     let metadata = json(Command::new(cargo_program()).current_dir(root).args(["metadata", "--no-deps", "--format-version", "1"]))?;
     metadata.get("target_directory").and_then(Json::as_str).map(PathBuf::from).context("cargo tells no target folder")
 }
@@ -130,7 +134,7 @@ fn ordinary_in(stage: &Path, home: &Path, root: &Path, belljar: &Path, data: &Pa
     check(Command::new("cp").arg("-r").arg(root.join("examples")).arg(stage.join("examples")))?;
     check(Command::new("chmod").args(["-R", "a+rX"]).arg(stage.join("examples")))?;
     doctor(root, &as_ordinary_script(stage, &program)?)?;
-    let tests = ["cli", "containment", "namespace"];
+    let tests = ["cli", "containment", "namespace", "pool"];
     for (name, binary) in test_binaries(root)? {
         if !tests.contains(&name.as_str()) {
             continue;
@@ -143,7 +147,11 @@ fn ordinary_in(stage: &Path, home: &Path, root: &Path, belljar: &Path, data: &Pa
         command.env("BELLJAR_TEST_DATA", data).env("BELLJAR_TEST_BINARY", &program).env("BELLJAR_TEST_EXAMPLES", stage.join("examples"));
         check(&mut command)?;
     }
-    Ok(())
+    say("-- short soak");
+    let soak = stage.join("xtask");
+    fs::copy(belljar.with_file_name("xtask"), &soak)?;
+    let mut command = ordinary_command(&soak);
+    check(command.args(SHORT_SOAK).arg(data).current_dir(home).env("HOME", home).env("PATH", std::env::var_os("PATH").unwrap_or_default()))
 }
 
 /// `setpriv` to the ordinary user, with an empty environment.

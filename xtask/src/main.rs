@@ -1,16 +1,22 @@
 //! Chores of the repository: `cargo xtask ci` is the test command of the README.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 mod ci;
 mod data;
+mod soak;
 
-const USAGE: &str = "usage: cargo xtask ci    run every check: doctor, lints, tests as this user and, for root, as an ordinary one";
+const USAGE: &str = "\
+usage: cargo xtask ci    run every check: doctor, lints, tests as this user and, for root, as an ordinary one
+       cargo xtask soak [--sandboxes N] [--kills N] [--seed N] [--data FOLDER] [--json FILE]
+                         start and kill sandboxes, then belljar itself, at any moment; whatever is left is a failure";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["ci"] => ci::run(),
+        [command @ ("soak" | "soak-lane" | "soak-victim"), options @ ..] => soak::run(command, options, test_data),
         _ => Err(anyhow::anyhow!(USAGE)),
     };
     match done {
@@ -20,4 +26,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The data folder of the tests.
+fn test_data() -> anyhow::Result<PathBuf> {
+    data::folder(&ci::target(Path::new(env!("CARGO_MANIFEST_DIR")))?)
 }

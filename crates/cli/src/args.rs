@@ -43,6 +43,9 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Measure what sandboxes take on this machine, beside what Python and bubblewrap take there
+    #[command(after_help = "Exit status 0 whether goals are reached or not. A full run takes some minutes, and the machine for itself.")]
+    Bench(Bench),
     /// Show or check the configuration
     Config {
         #[command(subcommand)]
@@ -119,6 +122,53 @@ pub(crate) enum Env {
         /// Its name
         name: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Few rounds and no crowd: whether everything works, in less than a minute
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Rounds of the latency rows [default: 40, with --quick 2]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) rounds: Option<u32>,
+    /// Sandboxes parked at once in the row `many` [default: 500, with --quick 0]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub(crate) parked: Option<u32>,
+    /// Environment to measure, built when it is not there yet [default: core]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) environment: Option<String>,
+    /// Measure these rows only
+    #[arg(long, value_name = "ROW", value_enum, value_delimiter = ',')]
+    pub(crate) only: Vec<BenchRow>,
+}
+
+/// What `--only` can name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum BenchRow {
+    Parked,
+    Cold,
+    Demand,
+    Once,
+    Python,
+    Bwrap,
+    Detail,
+    Kill,
+    Compute,
+    Rate,
+    Memory,
+    Refill,
+    Many,
+}
+
+impl BenchRow {
+    /// As `--only` words it.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
 }
 
 #[derive(Debug, Clone, Copy, Subcommand)]

@@ -7,6 +7,7 @@ use engine::{Controls, Engine, Settings};
 use crate::args::{Arguments, Command};
 use crate::config::Configuration;
 
+mod bench;
 mod config;
 mod doctor;
 mod env;
@@ -21,6 +22,7 @@ pub(crate) fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Run(run) => run::run(&run, &configuration),
         Command::Env { command } => env::run(command, &configuration),
         Command::Doctor { json } => doctor::run(json, &configuration),
+        Command::Bench(bench) => bench::run(&bench, &configuration),
         Command::Config { command } => config::run(command, &configuration),
     }
 }

@@ -15,6 +15,7 @@ const COMMANDS: &[&[&str]] = &[
     &["env", "show"],
     &["env", "remove"],
     &["doctor"],
+    &["bench"],
     &["config"],
     &["config", "show"],
     &["config", "check"],

@@ -14,6 +14,7 @@ mod support;
 
 mod artifacts;
 mod bad_input;
+mod bench;
 mod documents;
 mod ends;
 mod examples;
