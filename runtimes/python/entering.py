@@ -248,6 +248,8 @@ _RESEEDING = {
     "numpy.random.mtrand": lambda mtrand: mtrand.seed(),  # what `numpy.random` and scipy's distributions draw from
     # OpenSSL knows a fork by the process id, and in two sandboxes that is the same.
     "_ssl": lambda ssl: ssl.RAND_add(os.urandom(32), 32.0),
+    # SQLite looks at the process id when it opens a file, and sees that it is another one.
+    "_sqlite3": lambda sqlite: sqlite.connect("/dev/null").close(),
     "tempfile": _forget("_name_sequence", "tempdir"),
     # The C library behind it keeps a node and a clock sequence of its own, which cannot be taken back: Python's way does without.
     "uuid": _forget("_generate_time_safe", "_node", "_last_timestamp", "_last_timestamp_v6", "_last_timestamp_v7"),

@@ -46,6 +46,7 @@ class Template:
     def __init__(self, profile):
         self.profile = profile
         self.imported, self.failed = {}, {}
+        self.forked = False
         self.skipped = dict(profile.get("skipped", {}))
         os.set_inheritable(CONTROL, False)
         self.control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, CONTROL)
@@ -121,10 +122,33 @@ class Template:
         """What forbids a fork: tasks and descriptors that should not be. None if all is well."""
         deadline = time.monotonic() + PATIENCE
         while True:
-            trouble = _threads_left() or self.descriptor_left(more)
+            trouble = _threads_left() or self.process_left() or self.descriptor_left(more)
             if not trouble or time.monotonic() > deadline:
                 return trouble
             time.sleep(0.001)
+
+    def process_left(self):
+        """A child that a package started. After the first fork, children are workers."""
+        if self.forked:
+            return None
+        while True:
+            try:
+                process, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return None
+            if not process:
+                return "leaves a process behind"
+
+    def end_children(self):
+        """Ends what `process_left` found, as far as the kernel tells who it is; what is left ends with this template."""
+        try:
+            with open("/proc/self/task/%d/children" % os.getpid()) as file:
+                children = file.read().split()
+        except OSError:
+            return
+        for child in children:
+            os.kill(int(child), _signal.SIGKILL)
+            os.waitpid(int(child), 0)
 
     def descriptor_left(self, more):
         for name in os.listdir("/proc/self/fd"):
@@ -142,6 +166,7 @@ class Template:
             profile["warmUp"] = ""
         else:
             profile["modules"] = [module for module in profile["modules"] if module != culprit]
+        self.end_children()
         os.set_inheritable(CONTROL, True)
         arguments = [*sys.orig_argv[:-1], driver.encode_json(profile)]
         os.execve(sys.executable, arguments, worker.environment)
@@ -218,6 +243,7 @@ class Template:
         if trouble:
             raise OSError("the template " + trouble)
         self.entering.join(processes, NEW_PROCESSES)
+        self.forked = True
         process = os.fork()  # the C library's: what is to be done after a fork must be done
         if not process:
             try:

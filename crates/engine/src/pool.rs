@@ -273,15 +273,18 @@ impl Pool {
         // Refillers are not woken: this is the moment in which the machine has something better to do. They look by themselves.
         let hand_out = |sandbox, parked| Taken { sandbox, shared: Arc::clone(&self.shared), counters: Counters::default(), parked };
         while let Some(mut sandbox) = parked {
-            if !sandbox.has_ended() && matches!(sandbox.adjust(limits), Ok(true)) {
+            let adjusted = if sandbox.has_ended() { None } else { sandbox.adjust(limits).ok() };
+            if adjusted == Some(true) {
                 return Ok(hand_out(Some(sandbox), true));
             }
             let mut state = self.shared.lock();
-            if !sandbox.has_ended() {
+            if adjusted == Some(false) {
                 // It cannot have these limits: the next caller may want it.
                 state.parked.push_front(sandbox);
                 break;
             }
+            // Dead, or with limits that are neither these nor those.
+            state.taken += 1;
             state.used.push(sandbox);
             parked = state.parked.pop_front();
         }
@@ -428,12 +431,13 @@ impl Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
+        let sandbox = self.sandbox.take();
+        if let Some(sandbox) = &sandbox {
+            sandbox.kill();
+        }
         let mut state = self.shared.lock();
-        match self.sandbox.take() {
-            Some(sandbox) => {
-                sandbox.kill();
-                state.used.push(sandbox);
-            }
+        match sandbox {
+            Some(sandbox) => state.used.push(sandbox),
             None => state.taken = state.taken.saturating_sub(1),
         }
         drop(state);

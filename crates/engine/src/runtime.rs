@@ -56,6 +56,7 @@ impl Report {
     /// One line about what did not go as the profile says; `None` where all did.
     pub(crate) fn problem(&self, imports: &Imports) -> Option<String> {
         let bad: Vec<String> = self.failed.iter().chain(&self.skipped).map(|(module, reason)| format!("`{module}`: {reason}")).collect();
+        let bad: Vec<String> = bad.iter().map(|line| line.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()).collect();
         let hint = "code that needs it imports it in its own sandbox; correct the profile or the environment";
         (!bad.is_empty()).then(|| format!("{imports} go without {}; {hint}", bad.join(", ")))
     }

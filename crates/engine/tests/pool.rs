@@ -112,7 +112,7 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Everything that two sandboxes of one template must not share. Modules are taken as they are: imported before the fork, or now.
 const NUMBERS: &str = r#"
-import json, os, random, secrets, ssl, tempfile, uuid, hashlib, socket
+import json, os, random, secrets, sqlite3, ssl, tempfile, uuid, hashlib, socket
 import multiprocessing.process
 import numpy, pandas
 before = os.getcwd()
@@ -127,6 +127,7 @@ print(json.dumps({
     "urandom": os.urandom(16).hex(),
     "getrandom": os.getrandom(16).hex(),
     "secrets": secrets.token_hex(16),
+    "sqlite": sqlite3.connect(":memory:").execute("select hex(randomblob(8))").fetchone()[0],
     "uuid1": str(uuid.uuid1()),
     "uuid4": str(uuid.uuid4()),
     "uuid.getnode": uuid.getnode(),
@@ -204,7 +205,8 @@ print(json.dumps(facts))
 fn a_hundred_sandboxes_of_one_template_share_no_numbers() {
     let (_turn, engine) = engine();
     // Everything that keeps a state of its own is there before the fork, and has been used.
-    let used = "import numpy.random, random, ssl, uuid, tempfile, secrets, hashlib, multiprocessing.process\n\
+    let used = "import numpy.random, random, sqlite3, ssl, uuid, tempfile, secrets, hashlib, multiprocessing.process\n\
+        sqlite3.connect(':memory:').execute('select randomblob(8)').fetchone()\n\
         numpy.random.rand(); random.random(); ssl.RAND_bytes(8); uuid.uuid1(); uuid.uuid4(); uuid.getnode(); next(tempfile._get_candidate_names())\n\
         hashlib.sha256(b'x').hexdigest(); bytes(multiprocessing.process.current_process().authkey)";
     let imports = modules(&["numpy", "pandas", "ssl", "uuid", "tempfile", "multiprocessing.process"], used);
@@ -394,7 +396,8 @@ fn what_a_template_cannot_import_is_named_and_the_rest_works() {
     let Err(error) = engine.pool("core", unknown, &mut |_| {}).map(|_| ()) else { panic!("there is no such profile") };
     assert!(error.message.contains("`everything`") && error.hint.as_deref().is_some_and(|hint| hint.contains("light")), "{error:?}");
     let thread = "import threading, time; threading.Thread(target=time.sleep, args=(1e6,), daemon=True).start()";
-    let cases: [(Imports, &[&str]); 4] = [
+    let cases: [(Imports, &[&str]); 5] = [
+        (modules(&["csv"], "import os, time\nif not os.fork():\n    time.sleep(1e6)"), &["<warm-up>", "process"]),
         (modules(&["nosuchmodule", "csv"], ""), &["`nosuchmodule`", "ModuleNotFoundError"]),
         (modules(&["csv"], thread), &["<warm-up>", "thread"]),
         (modules(&["csv"], "import csv; csv.kept = open('/opt/runtime/driver.py')"), &["<warm-up>", "/opt/runtime/driver.py"]),
@@ -424,6 +427,45 @@ fn a_template_that_hangs_or_dies_is_named_and_service_goes_on_without_it() {
         assert!(pool.wait_until_parked(1, PATIENCE));
         assert_eq!(run(&pool, "print(1)").stdout, "1\n");
     }
+}
+
+/// Packages register what runs at a fork: hooks that hang, start threads, or flood the launcher must cost nobody a session.
+#[test]
+fn hostile_hooks_at_a_fork_cost_time_and_nothing_else() {
+    let (_turn, engine) = engine();
+    let hooks = [
+        "import os, time; os.register_at_fork(before=lambda: time.sleep(1e6))",
+        "import os, threading; os.register_at_fork(after_in_child=lambda: threading.Thread(target=threading.Event().wait, daemon=True).start())",
+        "import os; os.register_at_fork(after_in_child=lambda: os._exit(1))",
+    ];
+    for hook in &hooks {
+        let (pool, _lease) = pool(&engine, PoolSettings { imports: modules(&["csv"], hook), ..small(0) });
+        let (other, _lease) = self::pool(&engine, small(0));
+        for _ in 0..2 {
+            assert_eq!(run(&pool, "print(1)").stdout, "1\n", "{hook}");
+            assert_eq!(run(&other, "print(2)").stdout, "2\n", "{hook}");
+        }
+        assert!(pool.wait_until_clean(PATIENCE), "{hook}");
+    }
+    eventually("nothing is left", || processes("belljar-init").is_empty() && processes("--template").is_empty());
+}
+
+/// A template that never stops talking does not keep the sandboxes of others waiting.
+#[test]
+fn a_chatty_template_is_heard_in_turns() {
+    let (_turn, engine) = engine();
+    let (other, _lease) = pool(&engine, small(0));
+    let chatter = "import os, socket, time\nsocket_ = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, 3)\nend = time.time() + 4\nwhile time.time() < end:\n    socket_.send(b'\\6x')\nsocket_.detach()";
+    std::thread::scope(|scope| {
+        let talking = scope.spawn(|| pool(&engine, PoolSettings { imports: modules(&["csv"], chatter), ..small(0) }).0.status());
+        let mut runs = 0;
+        while !talking.is_finished() {
+            assert_eq!(run(&other, "print(2)").stdout, "2\n");
+            runs += 1;
+        }
+        assert!(runs > 1, "others ran meanwhile: {runs}");
+        assert_eq!(talking.join().expect("a pool").problems, Vec::<String>::new());
+    });
 }
 
 #[test]

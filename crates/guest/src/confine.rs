@@ -78,6 +78,12 @@ pub(crate) fn domain_descriptor(domain: Domain, rules: &Confinement) -> io::Resu
     ruleset(domain, rules).map(Option::from).map_err(|error| io::Error::other(error.to_string()))
 }
 
+/// Keeps the calling process, and all it starts, from signalling anybody else, where this kernel has that.
+pub(crate) fn enter_signal_domain() -> io::Result<()> {
+    let entered = Ruleset::default().set_compatibility(CompatLevel::BestEffort).scope(Scope::from_all(KNOWN_ABI)).and_then(Ruleset::create);
+    entered.and_then(RulesetCreated::restrict_self).map(drop).map_err(|error| io::Error::other(error.to_string()))
+}
+
 fn ruleset(domain: Domain, rules: &Confinement) -> Result<RulesetCreated, landlock::RulesetError> {
     let write = AccessFs::from_all(KNOWN_ABI) & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::Execute | AccessFs::IoctlDev);
     let read = AccessFs::ReadFile | AccessFs::ReadDir;

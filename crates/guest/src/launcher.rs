@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use protocol::message::{self, Exit, Failure, FromLauncher, LauncherReady, Spawn, StartTemplate, Supply, ToLauncher};
 use protocol::template::{self, FromTemplate};
@@ -128,6 +129,8 @@ struct Running {
     /// Where init hears of forked workers.
     link: Option<OwnedFd>,
     worker: Worker,
+    /// When it was killed.
+    killed: Option<Instant>,
 }
 
 /// What is known of a sandbox's forked worker.
@@ -136,6 +139,7 @@ enum Worker {
     /// Asked of a template; init's end of its channel, and what it has to join.
     Asked {
         template: u32,
+        since: Instant,
         channel: OwnedFd,
         cgroups: Vec<OwnedFd>,
     },
@@ -144,6 +148,20 @@ enum Worker {
         pid: Pid,
     },
 }
+
+impl Running {
+    /// The template that this sandbox waits for, and since when: to fork its worker, or to collect it.
+    fn waits_for(&self) -> Option<(u32, Instant)> {
+        match (&self.worker, self.killed) {
+            (Worker::Asked { template, since, .. }, _) => Some((*template, *since)),
+            (Worker::Lives { template, .. }, Some(since)) => Some((*template, since)),
+            _ => None,
+        }
+    }
+}
+
+/// How often a template is looked at while others wait for it.
+const LOOK: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
 
 struct Launcher {
     control: Channel,
@@ -190,7 +208,9 @@ impl Launcher {
                 PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
             ];
             wait.extend(self.templates.values().map(|template| PollFd::new(&template.socket, PollFlags::IN)));
-            match rustix::event::poll(&mut wait, None) {
+            // A template that hangs is noticed only by what it does not do.
+            let waits = self.sandboxes.values().any(|running| running.waits_for().is_some());
+            match rustix::event::poll(&mut wait, waits.then_some(&LOOK)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(_) => return,
             }
@@ -205,6 +225,9 @@ impl Launcher {
             }
             if !signals.is_empty() {
                 self.reap();
+            }
+            if waits {
+                self.end_hanging_templates();
             }
             if control.contains(PollFlags::OUT) && self.control.flush().is_err() {
                 return;
@@ -246,7 +269,8 @@ impl Launcher {
             }
             ToLauncher::Fork { sandbox, template } => self.ask_for_worker(sandbox, template, Vec::new()),
             ToLauncher::Kill { sandbox } => {
-                if let Some(running) = self.sandboxes.get(&sandbox) {
+                if let Some(running) = self.sandboxes.get_mut(&sandbox) {
+                    running.killed = running.killed.or_else(|| Some(Instant::now()));
                     end(running.init);
                     thaw(&running.cgroups);
                 }
@@ -272,7 +296,7 @@ impl Launcher {
         let ends = Ends { channel, supply: theirs, cgroups };
         match self.clone_init(&spawn, from, user, &ends) {
             Ok(init) => {
-                self.sandboxes.insert(spawn.sandbox, Running { init, user, cgroups: spawn.cgroup_paths, link, worker: Worker::None });
+                self.sandboxes.insert(spawn.sandbox, Running { init, user, cgroups: spawn.cgroup_paths, link, worker: Worker::None, killed: None });
                 // Moving into a group can take the kernel milliseconds: the template forks, and init sets itself up, meanwhile.
                 if let Some(template) = spawn.template {
                     self.ask_for_worker(spawn.sandbox, template, ends.cgroups.iter().map(OwnedFd::try_clone).collect::<Result<_, _>>().unwrap_or_default());
@@ -318,9 +342,37 @@ impl Launcher {
         Ok(init)
     }
 
+    /// Ends templates that others wait for in vain: what they were asked for is refused, and their workers fall to us.
+    fn end_hanging_templates(&self) {
+        for running in self.sandboxes.values() {
+            if let Some((template, since)) = running.waits_for()
+                && since.elapsed() > TEMPLATE_PATIENCE
+                && let Some(process) = self.templates.get(&template)
+            {
+                end(process.pid);
+            }
+        }
+    }
+
+    /// Ends what a template has left behind: processes that its packages started fall to us when it ends.
+    fn end_strangers(&self) {
+        let own = rustix::process::getpid();
+        for process in crate::watchdog::processes().into_iter().filter(|process| process.parent == Some(own) && !process.zombie) {
+            let in_sandbox = |running: &Running| running.init == process.pid || matches!(running.worker, Worker::Lives { pid, .. } if pid == process.pid);
+            if !self.sandboxes.values().any(in_sandbox) && !self.templates.values().any(|template| template.pid == process.pid) {
+                end(process.pid);
+            }
+        }
+    }
+
     fn start_template(&mut self, start: &StartTemplate) -> Result<(), Failure> {
+        let mut cgroups = Vec::new();
+        for _ in 0..start.cgroups {
+            let missing = || Failure { step: "receive the descriptors of".to_owned(), object: "the template".to_owned(), errno: libc::EBADMSG };
+            cgroups.push(self.control.take_descriptor().ok_or_else(missing)?);
+        }
         let user = self.users.take()?;
-        match crate::template::start(start, user, self.users.privileged()) {
+        match crate::template::start(start, user, self.users.privileged(), &cgroups) {
             Ok(process) => {
                 self.templates.insert(start.template, process);
                 self.say(&FromLauncher::TemplateStarted { template: start.template });
@@ -348,7 +400,7 @@ impl Launcher {
             let pair = rustix::net::socketpair(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM, flags, None);
             let (channel, theirs) = pair.map_err(|error| error.to_string())?;
             process.ask(sandbox, namespace.as_fd(), theirs.as_fd()).map_err(|error| error.to_string())?;
-            running.worker = Worker::Asked { template, channel, cgroups };
+            running.worker = Worker::Asked { template, since: Instant::now(), channel, cgroups };
             Ok(())
         })();
         if let Err(reason) = asked {
@@ -359,14 +411,18 @@ impl Launcher {
     /// Tells init and belljar that no worker comes.
     fn refuse_worker(&mut self, sandbox: u64, template: u32, reason: String) {
         let Some(running) = self.sandboxes.get_mut(&sandbox) else { return };
-        running.worker = Worker::None;
-        supply(running, &Supply::Refused, &[]);
+        // One that has a worker keeps it.
+        if !matches!(running.worker, Worker::Lives { .. }) {
+            running.worker = Worker::None;
+            supply(running, &Supply::Refused, &[]);
+        }
         self.say(&FromLauncher::ForkRefused { sandbox, template, reason });
     }
 
     /// Serves what a template says. One that breaks the form is ended.
     fn hear_template(&mut self, number: u32) {
-        loop {
+        // Not all at once: one that never stops talking must not keep the others waiting.
+        for _ in 0..DATAGRAMS_PER_TURN {
             let Some(process) = self.templates.get(&number) else { return };
             let pid = process.pid;
             let datagram = match process.receive() {
@@ -425,9 +481,15 @@ impl Launcher {
     }
 
     fn template_ended(&mut self, number: u32, exit: Exit) {
-        // What it said last still counts.
-        self.hear_template(number);
         let Some(process) = self.templates.remove(&number) else { return };
+        // What it said last of itself still counts: why it could not go on.
+        for _ in 0..DATAGRAMS_PER_TURN {
+            let Ok(Some(datagram)) = process.receive() else { break };
+            if let Some(FromTemplate::Says { kind, text }) = template::parse(&datagram) {
+                self.say(&FromLauncher::TemplateSays { template: number, kind, text: text.to_vec() });
+            }
+        }
+        self.end_strangers();
         self.users.release(process.user);
         self.say(&FromLauncher::TemplateEnded { template: number, exit });
         let asked = |running: &Running| matches!(running.worker, Worker::Asked { template, .. } if template == number);
@@ -462,15 +524,17 @@ impl Launcher {
     fn leave(&mut self) {
         let sandboxes = std::mem::take(&mut self.sandboxes);
         // A sandbox is gone when its workers have been collected, so who forked them must not stand in the way.
-        for template in std::mem::take(&mut self.templates).values() {
-            let _ = rustix::process::kill_process(template.pid, Signal::KILL);
+        let templates = std::mem::take(&mut self.templates);
+        for template in templates.values() {
+            end(template.pid);
         }
         for running in sandboxes.values() {
             let _ = rustix::process::kill_process(running.init, Signal::KILL);
             thaw(&running.cgroups);
         }
         while rustix::process::wait(WaitOptions::empty()).is_ok() {}
-        for path in sandboxes.values().flat_map(|running| &running.cgroups) {
+        let cgroups = sandboxes.values().map(|running| &running.cgroups).chain(templates.values().map(|template| &template.cgroups));
+        for path in cgroups.flatten() {
             let _ = rustix::fs::rmdir(format!("{HOST}{path}"));
             // Belljar's own folder above goes with the last of them; it is not empty before.
             if let Some((folder, _)) = path.rsplit_once('/') {
@@ -479,6 +543,11 @@ impl Launcher {
         }
     }
 }
+
+/// Datagrams of a template served in one turn.
+const DATAGRAMS_PER_TURN: usize = 16;
+/// How long a template may take to fork, or to collect the worker of a sandbox that was killed, before it counts as hanging.
+const TEMPLATE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Namespaces of a sandbox.
 const NAMESPACES: i32 = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
@@ -593,7 +662,7 @@ pub(crate) fn exit_of(status: WaitStatus) -> Exit {
     }
 }
 
-fn join_cgroups(cgroups: &[OwnedFd], pid: i32) -> Result<(), Failure> {
+pub(crate) fn join_cgroups(cgroups: &[OwnedFd], pid: i32) -> Result<(), Failure> {
     for cgroup in cgroups {
         failed("move into the cgroup", "the sandbox", rustix::io::write(cgroup, pid.to_string().as_bytes()))?;
     }

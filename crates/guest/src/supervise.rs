@@ -87,6 +87,8 @@ struct Running {
     command: Option<Command>,
     cpu_start: u64,
     hit: Option<Hit>,
+    /// Somebody wanted it to end.
+    stopped: bool,
 }
 
 /// A shell command that runs, and what is captured of it.
@@ -353,6 +355,7 @@ impl Supervisor {
     /// Signals what runs: the worker, and the runner of a command.
     fn signal(&mut self, worker_signal: Signal, runner_signal: Signal) {
         let Some(running) = &mut self.running else { return };
+        running.stopped = true;
         if let Some(command) = &running.command {
             let _ = rustix::process::kill_process(command.runner.pid, runner_signal);
         }
@@ -664,7 +667,9 @@ impl Supervisor {
         if let Some(worker) = &mut self.worker {
             while matches!(worker.channel.read(), Ok(Read::Open)) && worker.channel.next_frame().is_ok_and(|frame| frame.is_some()) {}
         }
-        self.worker = None;
+        if self.worker.take().is_some_and(|worker| self.executes_instead(&worker)) {
+            return;
+        }
         let Some(running) = &self.running else { return self.say(&FromInit::WorkerLost(exit)) };
         if running.shell {
             return self.say(&FromInit::WorkerLost(exit));
@@ -683,6 +688,9 @@ impl Supervisor {
         let Some(worker) = self.worker.take() else { return };
         let _ = rustix::process::kill_process(worker.pid, Signal::KILL);
         let exit = self.collect(&worker);
+        if self.executes_instead(&worker) {
+            return;
+        }
         let end = match (&self.running, exit, worker.ready) {
             (None, exit, _) => return self.say(&FromInit::WorkerLost(exit)),
             (Some(running), exit, _) if running.shell => return self.say(&FromInit::WorkerLost(exit)),
@@ -695,6 +703,17 @@ impl Supervisor {
             (Some(_), _, false) => End::WorkerFailed,
         };
         self.finish(end);
+    }
+
+    /// Starts a worker by exec in place of one that was forked and did not get as far as `ready`: a package's at-fork hook, for one, can be at
+    /// fault, and code must run all the same.
+    fn executes_instead(&mut self, lost: &Worker) -> bool {
+        let untouched = self.running.as_ref().is_none_or(|running| running.hit.is_none() && !running.stopped && (running.shell || running.pending.is_some()));
+        if !lost.forked || lost.ready || !untouched {
+            return false;
+        }
+        self.start_worker();
+        self.worker.is_some()
     }
 
     /// How a worker that was killed ended. One that was forked is no child of ours: the launcher knows.
@@ -788,6 +807,7 @@ impl Running {
             command: None,
             cpu_start: 0,
             hit: None,
+            stopped: false,
         })
     }
 

@@ -1,7 +1,7 @@
 //! A template's process: an interpreter with its libraries imported, from which workers are forked.
 //!
 //! It runs the code of packages, so it is held like a sandbox: a user of its own, a user namespace of its own, no network, the
-//! read-only tree, a filter. It has one right that sandboxes have not: `CAP_SYS_ADMIN` in its own user namespace, to enter the
+//! read-only tree, a filter, control groups where there are any. It has one right that sandboxes have not: `CAP_SYS_ADMIN` in its own user namespace, to enter the
 //! process namespaces of its sandboxes. Of `/proc` it sees itself only, and it gets no descriptor of a sandbox that is not set up
 //! yet but its process namespace: until init has left the host's tree, nobody may follow it there.
 
@@ -17,9 +17,9 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::thread::CapabilitySet;
 
 use crate::channel;
-use crate::launcher::failed;
+use crate::launcher::{failed, join_cgroups};
 use crate::sys::{self, Forked};
-use crate::{init, runner, users};
+use crate::{confine, init, runner, users};
 
 /// The descriptor of a template's socket to the launcher.
 const CONTROL: i32 = 3;
@@ -34,10 +34,12 @@ pub(crate) struct TemplateProcess {
     pub(crate) namespace: OwnedFd,
     /// Its user.
     pub(crate) user: u32,
+    /// Folders of its control groups.
+    pub(crate) cgroups: Vec<String>,
 }
 
-/// Starts a template's process as `user`.
-pub(crate) fn start(start: &StartTemplate, user: u32, privileged: bool) -> Result<TemplateProcess, Failure> {
+/// Starts a template's process as `user`, in these control groups.
+pub(crate) fn start(start: &StartTemplate, user: u32, privileged: bool, cgroups: &[OwnedFd]) -> Result<TemplateProcess, Failure> {
     const OBJECT: &str = "the template";
     const NAMESPACES: i32 = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     let (go, let_go) = failed("make a pipe for", OBJECT, rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC))?;
@@ -59,11 +61,12 @@ pub(crate) fn start(start: &StartTemplate, user: u32, privileged: bool) -> Resul
     let pid = failed("clone", OBJECT, Pid::from_raw(raw).ok_or(rustix::io::Errno::SRCH))?;
     let started = (|| {
         users::map_template(raw, privileged)?;
+        join_cgroups(cgroups, raw)?;
         let path = format!("/proc/{raw}/ns/user");
         let namespace = failed("open", &path, rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()))?;
         failed("open", "the template's socket", rustix::io::ioctl_fionbio(&socket, true))?;
         failed("start", OBJECT, rustix::io::write(&let_go, b"g"))?;
-        Ok(TemplateProcess { pid, socket, namespace, user })
+        Ok(TemplateProcess { pid, socket, namespace, user, cgroups: start.cgroup_paths.clone() })
     })();
     if started.is_err() {
         let _ = rustix::process::kill_process(pid, Signal::KILL);
@@ -94,6 +97,7 @@ fn become_template(start: &StartTemplate, user: u32, privileged: bool, control: 
         failed("close", "descriptors", sys::close_range(CONTROL + 1, i32::try_from(libc::CLOSE_RANGE_CLOEXEC).unwrap_or_default()))?;
         failed("keep", "capabilities", users::keep_over_exec(CapabilitySet::SYS_ADMIN))?;
         failed("set", "no_new_privs", rustix::thread::set_no_new_privs(true))?;
+        failed("enter", "the template's Landlock domain", confine::enter_signal_domain())?;
         let strings = |list: &[String]| list.iter().map(|text| CString::new(text.as_str())).collect::<Result<Vec<_>, _>>();
         let command = failed("name", "the runtime", strings(&start.command).map_err(io::Error::from))?;
         let environment = failed("name", "the runtime", runner::environment(&start.environment))?;

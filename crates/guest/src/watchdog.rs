@@ -14,7 +14,7 @@ pub struct Process {
     pub parent: Option<Pid>,
     /// It has ended and waits to be collected.
     pub zombie: bool,
-    /// CPU time of all its threads, in clock ticks.
+    /// CPU time of all its threads and of the children it has collected, in clock ticks.
     pub cpu_ticks: u64,
 }
 
@@ -47,12 +47,14 @@ pub fn parse_stat(text: &[u8]) -> Option<Process> {
     let mut fields = std::str::from_utf8(text.get(close.checked_add(1)?..)?).ok()?.split_ascii_whitespace();
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok().and_then(Pid::from_raw);
-    // The state is field 3, utime and stime are 14 and 15.
-    let user: u64 = fields.nth(9)?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
+    // The state is field 3; utime, stime and those of collected children are 14 to 17.
+    let mut cpu_ticks: u64 = fields.nth(9)?.parse().ok()?;
+    for _ in 0..3 {
+        cpu_ticks = cpu_ticks.saturating_add(fields.next()?.parse().ok()?);
+    }
     // Field 20. A leader that has left shows as a zombie while its other threads live: that is no dead process.
-    let threads: u64 = fields.nth(4)?.parse().ok()?;
-    Some(Process { pid, parent, zombie: matches!(state, "Z" | "X") && threads < 2, cpu_ticks: user.saturating_add(system) })
+    let threads: u64 = fields.nth(2)?.parse().ok()?;
+    Some(Process { pid, parent, zombie: matches!(state, "Z" | "X") && threads < 2, cpu_ticks })
 }
 
 /// CPU microseconds used so far by everything below init, alive or collected.
@@ -95,7 +97,10 @@ pub fn parse_confinement(status: &str, filtered: bool) -> bool {
         && is("Uid", inside)
         && is("Gid", inside)
         && is("NoNewPrivs", |text| text.trim() == "1")
-        && (!filtered || is("Seccomp", |text| text.trim() == "2"))
+        // One that had a second thread could have left it out.
+        && is("Threads", |text| text.trim() == "1")
+        // The template's filter, that of all processes, and the worker's own.
+        && (!filtered || is("Seccomp", |text| text.trim() == "2") && is("Seccomp_filters", |text| text.trim().parse::<u32>().is_ok_and(|count| count >= 3)))
 }
 
 /// Adds up `RssAnon` and `RssShmem` of a `/proc/<pid>/status`, in bytes; `None` where it has neither.
@@ -118,10 +123,10 @@ mod tests {
 
     #[test]
     fn a_process_name_cannot_forge_fields() {
-        let text = b"42 (x) Z 1 (y) 7) S 12 42 42 0 -1 4194560 1 2 3 4 150 50 0 0 20 0 1 0 9 1 1";
+        let text = b"42 (x) Z 1 (y) 7) S 12 42 42 0 -1 4194560 1 2 3 4 150 50 7 3 20 0 1 0 9 1 1";
         let process = parse_stat(text).unwrap();
         assert_eq!((process.pid.as_raw_nonzero().get(), process.parent.unwrap().as_raw_nonzero().get()), (42, 12));
-        assert_eq!((process.zombie, process.cpu_ticks), (false, 200));
+        assert_eq!((process.zombie, process.cpu_ticks), (false, 210));
         let left = |threads| parse_stat(format!("42 (x) Z 12 42 42 0 -1 4194560 1 2 3 4 150 50 0 0 20 0 {threads} 0 9 1 1").as_bytes()).unwrap().zombie;
         assert!(left(1) && !left(2), "threads outlive their leader");
         for broken in [&b""[..], b"42", b"42 (", b"42 (x)", b"42 (x) S", b")(", b"x (y) S 1 1 1 1 1 1 1 1 1 1 1 1"] {
@@ -132,7 +137,7 @@ mod tests {
     #[test]
     fn a_worker_is_confined_when_every_line_says_so() {
         let good = "Name:\tpython\nUid:\t1000\t1000\t1000\t1000\nGid:\t1000\t1000\t1000\t1000\nCapInh:\t0000000000000000\nCapPrm:\t0000000000000000\n\
-            CapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t3\n";
+            CapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t3\nThreads:\t1\n";
         assert!(parse_confinement(good, true));
         assert!(parse_confinement(&good.replace("Seccomp:\t2", "Seccomp:\t0"), false));
         for (from, to) in [
@@ -142,6 +147,8 @@ mod tests {
             ("CapBnd:\t0000000000000000", "CapBnd:\t0000000000200000"),
             ("CapPrm:\t0000000000000000\n", ""),
             ("NoNewPrivs:\t1", "NoNewPrivs:\t0"),
+            ("Seccomp_filters:\t3", "Seccomp_filters:\t1"),
+            ("Threads:\t1", "Threads:\t2"),
             ("Name:\tpython", "NoNewPrivs:\t1"),
         ] {
             let bad = good.replacen(from, to, 1);

@@ -119,6 +119,10 @@ pub struct StartTemplate {
     pub memory_bytes: u64,
     /// Seccomp program (bytes of `sock_filter`); empty: none.
     pub filter: Vec<u8>,
+    /// How many cgroup descriptors come along.
+    pub cgroups: u8,
+    /// Folders of the cgroups on the host, removed by the launcher if belljar is gone.
+    pub cgroup_paths: Vec<String>,
 }
 
 /// launcher → belljar.

@@ -22,6 +22,10 @@ use crate::backend::Error;
 /// The guest program, built by `build.rs`.
 static PROGRAM: &[u8] = include_bytes!(env!("BELLJAR_GUEST_PROGRAM"));
 
+/// A template's imports together may take this many times what one of them may.
+const MOST_IMPORTS: u32 = 10;
+/// How long a killed process may take to be gone.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the launcher may take for one request before it counts as gone.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -79,8 +83,8 @@ impl State {
             }
             FromLauncher::TemplateSays { template, kind, text } => match (self.templates.get_mut(&template), kind) {
                 (Some(state), template::READY) => state.ready = Some(text),
-                (Some(state), template::FAILED) => state.failed = Some(String::from_utf8_lossy(&text).into_owned()),
-                (Some(state), _) => state.importing = String::from_utf8_lossy(&text).chars().take(200).collect(),
+                (Some(state), template::FAILED) => state.failed = Some(printable(&text)),
+                (Some(state), _) => state.importing = printable(&text),
                 // Nobody waits for it any more.
                 (None, _) => {}
             },
@@ -168,7 +172,12 @@ impl Launcher {
         match self.shared.wait_for(PATIENCE, |state| state.replies.pop_front()) {
             Some(FromLauncher::Failed(failure)) => Err(Error::Step(failure)),
             Some(reply) => Ok(reply),
-            None => Err(Error::Gone),
+            None => {
+                // An answer that is overdue would be taken for that of the next request.
+                let _ = self.socket.shutdown(Shutdown::Both);
+                self.shared.lock().gone = true;
+                Err(Error::Gone)
+            }
         }
     }
 
@@ -197,13 +206,13 @@ impl Launcher {
     ///
     /// # Errors
     /// The step that failed in the launcher, or that it is gone.
-    pub fn start_template(&self, start: StartTemplate) -> Result<(), Error> {
+    pub fn start_template(&self, start: StartTemplate, cgroups: &[BorrowedFd<'_>]) -> Result<(), Error> {
         let template = start.template;
         self.shared.lock().templates.insert(template, TemplateState::default());
-        match self.ask(&ToLauncher::StartTemplate(Box::new(start)), &[]) {
+        match self.ask(&ToLauncher::StartTemplate(Box::new(start)), cgroups) {
             Ok(FromLauncher::TemplateStarted { template: started }) if started == template => Ok(()),
             answer => {
-                self.end_template(template);
+                self.shared.lock().templates.remove(&template);
                 Err(answer.map_or_else(|error| error, |other| Error::Unexpected(format!("{other:?}"))))
             }
         }
@@ -232,10 +241,12 @@ impl Launcher {
         !state.gone && state.templates.get(&template).is_some_and(|state| state.ready.is_some() && state.ended.is_none())
     }
 
-    /// Ends a template's process.
+    /// Ends a template's process, and waits until it is gone.
     pub fn end_template(&self, template: u32) {
-        let _turn = self.request.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = self.request.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = self.send(&ToLauncher::EndTemplate { template }, &[]);
+        drop(turn);
+        let _ = self.shared.wait_for(KILL_PATIENCE, |state| state.templates.get(&template).is_none_or(|known| known.ended.is_some()).then_some(()));
         self.shared.lock().templates.remove(&template);
     }
 
@@ -250,7 +261,14 @@ impl Launcher {
             Ended(String),
         }
         let mut importing = String::new();
+        let deadline = Instant::now() + patience.saturating_mul(MOST_IMPORTS);
         loop {
+            if Instant::now() > deadline {
+                return Err(Error::Template(format!(
+                    "it does not come to an end of its imports: nothing is ready after {} s",
+                    patience.saturating_mul(MOST_IMPORTS).as_secs()
+                )));
+            }
             let news = self.shared.wait_for(patience, |state| {
                 let known = state.templates.get(&template)?;
                 match (&known.ready, &known.failed, known.ended) {
@@ -284,6 +302,11 @@ impl Launcher {
     pub fn wait(&self, sandbox: u64, patience: Duration) -> Option<Exit> {
         self.shared.wait_for(patience, |state| state.exits.remove(&sandbox))
     }
+}
+
+/// Text of a template, whose packages chose it: short, in one line, without what a terminal would act on.
+fn printable(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).chars().take(500).map(|character| if character.is_control() { ' ' } else { character }).collect()
 }
 
 /// How a process ended, in words.

@@ -3,11 +3,12 @@
 //! Three processes: the soak starts lanes, a lane starts one victim after the other, a victim runs an engine until it is killed.
 //! A lane adopts the orphans of its victims (it is their subreaper), so whatever is left of one stands below the lane.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -18,12 +19,14 @@ use super::process::{self, Process};
 use super::random::Random;
 use super::residue;
 
+/// What is left after this time is told, but no failure yet.
+const SLOW: Duration = Duration::from_secs(1);
 /// Nothing may be left after this time.
 const GONE: Duration = Duration::from_secs(20);
 /// A victim whose launcher was killed has to come to its own end within this time.
 const END: Duration = Duration::from_secs(60);
-/// Tells a victim that its launcher was killed.
-const LAUNCHER_KILLED: &str = "the launcher was killed";
+/// Tells a victim that its launcher was killed; the number of the process inside follows.
+const LAUNCHER_KILLED: &str = "killed: launcher ";
 
 /// Who is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -52,6 +55,8 @@ pub(crate) struct Killed {
     pub(crate) groups: usize,
     /// Folders for artifacts that were being copied out.
     pub(crate) staging: usize,
+    /// What was still there after a second, and where it waited.
+    pub(crate) slow: Vec<String>,
     /// Everything that should not be.
     pub(crate) problems: Vec<String>,
 }
@@ -95,7 +100,8 @@ fn one(random: &mut Random, folder: &Path, data: &Path) -> anyhow::Result<Killed
     let mut victim = command.spawn().context("cannot start a victim")?;
     let clock = Instant::now();
     std::thread::sleep(Duration::from_micros(random.below(1_500_000)));
-    let mut killed = Killed { target, pid: victim.id(), after_us: 0, descendants: 0, gone_us: 0, groups: 0, staging: 0, problems: Vec::new() };
+    let mut killed =
+        Killed { target, pid: victim.id(), after_us: 0, descendants: 0, gone_us: 0, groups: 0, staging: 0, slow: Vec::new(), problems: Vec::new() };
     let done = match target {
         Target::Belljar => kill_belljar(&mut victim, &mut killed, clock),
         Target::OuterLauncher | Target::InnerLauncher => kill_launcher(&mut victim, &mut killed, clock),
@@ -125,7 +131,7 @@ fn kill_belljar(victim: &mut Child, killed: &mut Killed, clock: Instant) -> anyh
     let kill = Instant::now();
     killed.after_us = micros(clock.elapsed());
     victim.wait()?;
-    let gone = until_gone(&family, || process::below(std::process::id()));
+    let gone = until_gone(&family, &mut killed.slow, || process::below(std::process::id()));
     killed.gone_us = micros(kill.elapsed());
     gone
 }
@@ -148,14 +154,20 @@ fn kill_launcher(victim: &mut Child, killed: &mut Killed, clock: Instant) -> any
     ensure!(process::kill(&aim), "the launcher cannot be killed");
     let kill = Instant::now();
     killed.after_us = micros(clock.elapsed());
+    // The outer process is the victim's child, which it collects at its end. Another child is another launcher: a start that fails
+    // because its launcher is killed may be tried again.
     let own = victim.id();
-    // The outer process is the victim's child, which it collects at its end.
-    let rest = || process::below(std::process::id()).into_iter().filter(|process| process.pid != own && !(process.pid == outer && process.ended)).collect();
-    let gone = until_gone(&family.into_iter().filter(|process| process.pid != outer).collect::<Vec<_>>(), rest);
+    let rest = || {
+        let again: Vec<Process> = process::below(own).into_iter().filter(|process| process.parent == own && process.pid != outer).collect();
+        let again: Vec<u32> = again.iter().flat_map(|child| process::below(child.pid).into_iter().chain([child.clone()])).map(|process| process.pid).collect();
+        let all = process::below(std::process::id()).into_iter();
+        all.filter(|process| process.pid != own && !(process.pid == outer && process.ended) && !again.contains(&process.pid)).collect()
+    };
+    let gone = until_gone(&family.into_iter().filter(|process| process.pid != outer).collect::<Vec<_>>(), &mut killed.slow, rest);
     killed.gone_us = micros(kill.elapsed());
     gone?;
     let mut input = victim.stdin.take().context("the victim has an input")?;
-    writeln!(input, "{LAUNCHER_KILLED}")?;
+    writeln!(input, "{LAUNCHER_KILLED}{inner}")?;
     drop(input);
     let deadline = Instant::now() + END;
     loop {
@@ -166,23 +178,26 @@ fn kill_launcher(victim: &mut Child, killed: &mut Killed, clock: Instant) -> any
             None => std::thread::sleep(Duration::from_millis(2)),
         }
     }
-    until_gone(&[], || process::below(std::process::id()))
+    until_gone(&[], &mut killed.slow, || process::below(std::process::id()))
 }
 
 /// Waits until these processes have ended, and those that `rest` finds too.
-fn until_gone(family: &[Process], rest: impl Fn() -> Vec<Process>) -> anyhow::Result<()> {
-    let deadline = Instant::now() + GONE;
+fn until_gone(family: &[Process], slow: &mut Vec<String>, rest: impl Fn() -> Vec<Process>) -> anyhow::Result<()> {
+    let begin = Instant::now();
     loop {
         let below = rest();
         process::reap(&below, None);
         let alive = family.iter().filter(|process| process::find(process.pid).is_some_and(|now| now.start == process.start && !now.ended));
-        let left: Vec<&Process> = below.iter().chain(alive).collect();
+        let left: BTreeSet<u32> = below.iter().chain(alive).map(|process| process.pid).collect();
         if left.is_empty() {
             return Ok(());
         }
-        if Instant::now() >= deadline {
-            let names: Vec<String> = left.iter().map(|process| format!("{} `{}`", process.pid, process::command(process.pid))).collect();
-            bail!("left after {} s: {}", GONE.as_secs(), names.join(", "));
+        let names = || left.iter().map(|pid| format!("{pid} `{}` {}", process::command(*pid), process::waits(*pid))).collect::<Vec<_>>();
+        if begin.elapsed() >= GONE {
+            bail!("left after {} s: {}", GONE.as_secs(), names().join("; "));
+        }
+        if begin.elapsed() >= SLOW && slow.is_empty() {
+            *slow = names();
         }
         std::thread::sleep(Duration::from_millis(2));
     }
@@ -209,10 +224,14 @@ pub(crate) fn victim(seed: u64, data: &Path, out: &Path) -> anyhow::Result<()> {
     let mut random = Random::new(seed);
     let mix = Mix::new(data, out);
     let stop = AtomicBool::new(false);
+    let launcher = AtomicU32::new(0);
     let told = std::thread::scope(|scope| {
         let mut rounds = random.split();
-        let (mix, stop) = (&mix, &stop);
+        let (mix, stop, launcher) = (&mix, &stop, &launcher);
         scope.spawn(move || {
+            // The one that the engine has started and uses from then on.
+            while !mix.is_up() && !stop.load(Ordering::Relaxed) {}
+            launcher.store(process::launchers(std::process::id()).map_or(0, |(_, inner)| inner), Ordering::Relaxed);
             while !stop.load(Ordering::Relaxed) {
                 let round = Round { until: mix.started() + 40, threads: rounds.between(1, 3), disturbed: rounds.chance(30) };
                 mix.round(&round, &mut rounds, stop);
@@ -223,7 +242,8 @@ pub(crate) fn victim(seed: u64, data: &Path, out: &Path) -> anyhow::Result<()> {
         stop.store(true, Ordering::Relaxed);
         heard.map(|_| told)
     })?;
-    if told.lines().any(|line| line == LAUNCHER_KILLED) {
+    let killed = told.lines().find_map(|line| line.strip_prefix(LAUNCHER_KILLED)?.parse().ok());
+    if killed.is_some_and(|inner: u32| inner == launcher.into_inner()) {
         ensure!(mix.is_dead(&mut random), "a sandbox could be started without a launcher");
     }
     Ok(())

@@ -199,6 +199,11 @@ impl Mix {
         }
     }
 
+    /// Whether the engine has a launcher; starts it where not.
+    pub(crate) fn is_up(&self) -> bool {
+        self.engine.backend().is_ok()
+    }
+
     /// Whether nothing can be started any more: what has to be true once the launcher is gone.
     pub(crate) fn is_dead(&self, random: &mut Random) -> bool {
         self.watched("spawn without a launcher", || self.spawn(WorkerStart::Exec, random).is_err())

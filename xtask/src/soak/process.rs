@@ -70,11 +70,18 @@ pub(crate) fn resident(pid: u32) -> Option<u64> {
     status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB")?.trim().parse().ok())
 }
 
-/// Where the threads of a process wait.
+/// Where the threads of a process wait, and what of that root alone may see.
 pub(crate) fn waits(pid: u32) -> String {
     let read = |path: std::path::PathBuf| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    tasks.map(|task| format!("{} in {}", read(task.path().join("comm")), read(task.path().join("wchan")))).collect::<Vec<_>>().join(", ")
+    let told = tasks.map(|task| {
+        let path = task.path();
+        let stat = read(path.join("stat"));
+        let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().next()).unwrap_or_default().to_owned();
+        let stack: Vec<String> = read(path.join("stack")).lines().take(3).map(|line| line.rsplit(' ').next().unwrap_or_default().to_owned()).collect();
+        format!("{} {state} in {} ({})", read(path.join("comm")), read(path.join("wchan")), stack.join(" "))
+    });
+    told.collect::<Vec<_>>().join(", ")
 }
 
 /// Ends a process of ours: the one of this number that started then.

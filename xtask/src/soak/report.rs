@@ -169,6 +169,17 @@ impl Report {
             let target = format!("{target:?}");
             writeln!(out, "{target:<14} {times:>6} {processes:>10} {middle:>11} {longest:>11} {groups:>7} {staging:>8} {problems:>9}")?;
         }
+        for killed in self.kills.iter().filter(|killed| !killed.slow.is_empty()) {
+            writeln!(
+                out,
+                "slow: {:?} {} after {}, gone after {}: {}",
+                killed.target,
+                killed.pid,
+                millis(killed.after_us),
+                millis(killed.gone_us),
+                killed.slow.join("; ")
+            )?;
+        }
         Ok(())
     }
 

@@ -111,7 +111,7 @@ fn threads() -> BTreeSet<String> {
 /// Whether a name carries the number of another process, or is one of the test suites': its own to clean up.
 fn is_foreign(name: &str) -> bool {
     let number = name.rsplit('-').next().and_then(|number| number.parse::<u32>().ok());
-    name.contains("-containment-") || number.is_some_and(|pid| pid != std::process::id())
+    ["-containment-", "-bench-"].iter().any(|suite| name.contains(suite)) || number.is_some_and(|pid| pid != std::process::id())
 }
 
 /// Ours among the temporary files.

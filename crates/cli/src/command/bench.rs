@@ -204,10 +204,21 @@ impl<'a> Bench<'a> {
 
     /// All phases, one after the other: each has its own pools.
     fn measure(&mut self) -> anyhow::Result<()> {
-        latency::measure(self)?;
-        rate::measure(self)?;
-        refill::measure(self)?;
-        many::measure(self)
+        type Phase = fn(&mut Bench<'_>) -> anyhow::Result<()>;
+        let phases: [(&str, Phase, &[Row]); 4] = [
+            ("latency", latency::measure, latency::ROWS),
+            ("rate", rate::measure, &[Row::Rate, Row::Memory]),
+            ("refill", refill::measure, &[Row::Refill]),
+            ("many", many::measure, &[Row::Many]),
+        ];
+        for (name, measure, rows) in phases {
+            if rows.iter().any(|row| self.plan.has(*row)) {
+                let start = Instant::now();
+                measure(self)?;
+                self.machine.phase(name, start.elapsed());
+            }
+        }
+        Ok(())
     }
 
     /// Starts a pool, which is not full yet.

@@ -33,6 +33,8 @@ fn a_quick_bench_has_every_row_and_leaves_nothing() {
     }
     assert!(document["machine"]["cpus"].as_u64() > Some(0) && document["machine"]["memoryBytes"].as_u64() > Some(0));
     assert_eq!(document["machine"]["loadAtEnd"].as_array().unwrap().len(), 3);
+    let phases: Vec<&str> = document["machine"]["phases"].as_array().unwrap().iter().map(|phase| phase["name"].as_str().unwrap()).collect();
+    assert_eq!(phases, ["latency", "rate", "refill", "many"]);
     assert!(document["versions"]["python"].is_string() && document["versions"]["pandas"].is_string() && document["versions"]["bwrap"].is_string());
     assert!(document["environment"].as_str().unwrap().starts_with("core-"));
     assert_eq!(document["problems"], serde_json::json!([]));

@@ -37,6 +37,8 @@ struct Filters {
 
 struct Namespace {
     launcher: Arc<Launcher>,
+    /// Removed when their template has ended: after the launcher, before the folder they lie in.
+    template_groups: Mutex<HashMap<TemplateProcess, Group>>,
     cgroups: Arc<Cgroups>,
     controls: Controls,
     filters: Filters,
@@ -66,6 +68,7 @@ pub fn start(controls: Controls) -> Result<Arc<dyn Backend>, Error> {
         controls,
         filters,
         templates: Mutex::default(),
+        template_groups: Mutex::default(),
         next_template: AtomicU32::new(1),
         next_process: AtomicU32::new(1),
         next_sandbox: AtomicU64::new(1),
@@ -87,10 +90,25 @@ impl Backend for Namespace {
     fn start_process(&self, id: TemplateId, preload: &Preload) -> Result<(TemplateProcess, Vec<u8>), Error> {
         let template = self.template(id)?;
         let process = TemplateProcess(self.next_process.fetch_add(1, Ordering::Relaxed));
-        let start = self.template_start(&template, id, process, preload);
-        self.launcher.start_template(start)?;
+        let mut start = self.template_start(&template, id, process, preload);
+        let limits = template_limits(preload);
+        let number = self.next_sandbox.fetch_add(1, Ordering::Relaxed);
+        let group = self.cgroups.create(number, &limits).map_err(|error| Error::start("create", "the template's cgroup", &error))?;
+        let processes = match &group {
+            Some(group) => group.open_processes().map_err(|error| Error::start("open", "the template's cgroup", &error))?,
+            None => Vec::new(),
+        };
+        start.cgroups = u8::try_from(processes.len()).unwrap_or(u8::MAX);
+        start.cgroup_paths = group.as_ref().map(Group::paths).unwrap_or_default();
+        let descriptors: Vec<_> = processes.iter().map(AsFd::as_fd).collect();
+        self.launcher.start_template(start, &descriptors)?;
         match self.launcher.template_ready(process.0, preload.patience) {
-            Ok(report) => Ok((process, report)),
+            Ok(report) => {
+                if let Some(group) = group {
+                    self.template_groups.lock().unwrap_or_else(PoisonError::into_inner).insert(process, group);
+                }
+                Ok((process, report))
+            }
             Err(error) => {
                 self.launcher.end_template(process.0);
                 Err(error)
@@ -104,6 +122,7 @@ impl Backend for Namespace {
 
     fn end_process(&self, process: TemplateProcess) {
         self.launcher.end_template(process.0);
+        self.template_groups.lock().unwrap_or_else(PoisonError::into_inner).remove(&process);
     }
 
     fn spawn(&self, id: TemplateId, options: &SpawnOptions) -> Result<Box<dyn Sandbox>, Error> {
@@ -166,6 +185,11 @@ impl Backend for Namespace {
     fn cgroups(&self) -> &Version {
         self.cgroups.version()
     }
+}
+
+/// What a template's process may use, where a control group holds it. Its workers leave the group before they run anything.
+fn template_limits(preload: &Preload) -> Limits {
+    Limits { memory_bytes: preload.memory_bytes, processes: 64, cpus: 64.0, ..Limits::default() }
 }
 
 impl Namespace {

@@ -1,6 +1,7 @@
 //! Where this was measured.
 
 use std::fs;
+use std::time::Duration;
 
 use sandbox::{Backend, cgroup};
 use serde::Serialize;
@@ -26,12 +27,23 @@ pub(super) struct Machine {
     pub(super) cgroups: &'static str,
     /// Why there are none.
     pub(super) cgroups_reason: Option<String>,
-    /// What others took of all CPU time while this ran. Much of it: figures are worse than this machine's.
+    /// What happened beside the bench.
+    pub(super) phases: Vec<Phase>,
+    #[serde(skip)]
+    since: CpuTime,
+}
+
+/// A part of the bench.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Phase {
+    /// `latency`, `rate`, `refill` or `many`.
+    pub(super) name: &'static str,
+    pub(super) seconds: f64,
+    /// What other processes took of all CPU time meanwhile. Much of it: the figures are worse than this machine's.
     pub(super) others_cpu_percent: f64,
     /// What the machine that this one runs on took of it.
     pub(super) stolen_cpu_percent: f64,
-    #[serde(skip)]
-    since: CpuTime,
 }
 
 /// CPU time so far, in clock ticks.
@@ -60,19 +72,19 @@ impl Machine {
             user: if backend.own_users() { "root" } else { "ordinary" },
             cgroups,
             cgroups_reason: reason,
-            others_cpu_percent: 0.0,
-            stolen_cpu_percent: 0.0,
+            phases: Vec::new(),
             since: CpuTime::now(),
         }
     }
 
-    /// Looks again, when everything of ours has ended.
-    pub(super) fn end(&mut self) {
+    /// Notes what happened beside a phase that took so long and ends now.
+    pub(super) fn phase(&mut self, name: &'static str, took: Duration) {
         let now = CpuTime::now();
-        let took = |of: fn(&CpuTime) -> u64| of(&now).saturating_sub(of(&self.since)) as f64;
-        let percent = |of| (took(of) / took(|time| time.all).max(1.0) * 1000.0).round() / 10.0;
-        let (others, stolen) = (percent(|time| time.others), percent(|time| time.stolen));
-        (self.others_cpu_percent, self.stolen_cpu_percent, self.load_at_end) = (others, stolen, load());
+        let ticks = |of: fn(&CpuTime) -> u64| of(&now).saturating_sub(of(&self.since)) as f64;
+        let percent = |of| (ticks(of) / ticks(|time| time.all).max(1.0) * 1000.0).round() / 10.0;
+        let (others_cpu_percent, stolen_cpu_percent) = (percent(|time| time.others), percent(|time| time.stolen));
+        self.phases.push(Phase { name, seconds: took.as_secs_f64(), others_cpu_percent, stolen_cpu_percent });
+        self.since = now;
     }
 }
 
@@ -92,7 +104,7 @@ pub(super) fn cpus() -> usize {
 }
 
 /// Load averages over 1, 5 and 15 minutes.
-fn load() -> Vec<f64> {
+pub(super) fn load() -> Vec<f64> {
     read("/proc/loadavg").split(' ').take(3).filter_map(|number| number.parse().ok()).collect()
 }
 

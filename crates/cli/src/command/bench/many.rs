@@ -6,7 +6,7 @@ use engine::{Control, Limits};
 
 use super::latency::{Watch, printed};
 use super::rate::mebibytes;
-use super::{Bench, Row, jobs, machine, request, settings};
+use super::{Bench, jobs, machine, request, settings};
 
 /// A pool may take this long for each sandbox…
 const EACH: Duration = Duration::from_millis(300);
@@ -17,9 +17,6 @@ const STUCK: Duration = Duration::from_secs(10);
 
 pub(super) fn measure(bench: &mut Bench<'_>) -> anyhow::Result<()> {
     let many = bench.plan.many;
-    if !bench.plan.has(Row::Many) {
-        return Ok(());
-    }
     bench.begin("many at once", many);
     let begin = machine::used_bytes();
     let held = bench.pool("many", settings(many, "light", true))?;

@@ -21,9 +21,6 @@ enum Step {
 
 pub(super) fn measure(bench: &mut Bench<'_>) -> anyhow::Result<()> {
     let (rate, memory) = (bench.plan.has(Row::Rate), bench.plan.has(Row::Memory));
-    if !rate && !memory {
-        return Ok(());
-    }
     let ready = bench.plan.count(READY, 4);
     bench.begin("starting pools", 1);
     let before = processes::inits();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use engine::{Control, Limits, PoolSettings};
 
 use super::latency::{Watch, printed};
-use super::{Bench, Held, Row, jobs, request, settings};
+use super::{Bench, Held, jobs, request, settings};
 
 /// Parked sandboxes of each pool.
 const READY: usize = 8;
@@ -14,9 +14,6 @@ const READY: usize = 8;
 const PACE: Duration = Duration::from_millis(30);
 
 pub(super) fn measure(bench: &mut Bench<'_>) -> anyhow::Result<()> {
-    if !bench.plan.has(Row::Refill) {
-        return Ok(());
-    }
     bench.begin("starting pools", 1);
     let settings = |yields| PoolSettings { yields, ..settings(READY, "light", true) };
     let yields = bench.pool("yields", settings(true))?;

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::machine::Machine;
+use super::machine::{self, Machine};
 use super::samples::{Records, Samples};
 use super::table::{Entry, Figure, Goal, TABLE, Unit};
 use super::{Bench, Row, SEED};
@@ -108,7 +108,7 @@ impl Document {
     /// Adds what is left after the end.
     pub(super) fn ended(mut self, processes: usize, cgroups: usize) -> Self {
         self.left = Left { processes, cgroups };
-        self.machine.end();
+        self.machine.load_at_end = machine::load();
         self
     }
 
@@ -117,6 +117,11 @@ impl Document {
         let load = |load: &[f64]| load.iter().map(|load| format!("{load:.2}")).collect::<Vec<_>>().join(" ");
         let cgroups =
             machine.cgroups_reason.as_ref().map_or_else(|| format!("control groups {}", machine.cgroups), |reason| format!("no control groups ({reason})"));
+        let others = machine.phases.iter().map(|phase| {
+            let stolen = if phase.stolen_cpu_percent > 0.0 { format!(" (and {:.1} % the machine below)", phase.stolen_cpu_percent) } else { String::new() };
+            format!("{} {:.1} %{stolen}", phase.name, phase.others_cpu_percent)
+        });
+        let others: Vec<String> = others.collect();
         let versions: Vec<String> = self.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
         let mut text = format!(
             "belljar {} ({} build), environment {}, {} rounds from seed {}, {} to {}\n",
@@ -124,15 +129,14 @@ impl Document {
         );
         let _ = writeln!(
             text,
-            "machine: {} x {}, {:.1} GiB, Linux {}\nload: {} before, {} after; others took {:.1} % of the CPU time, the host of this machine {:.1} %",
+            "machine: {} x {}, {:.1} GiB, Linux {}\nload: {} before, {} after; other processes took of the CPU time: {}",
             machine.cpus,
             machine.cpu_model,
             super::rate::mebibytes(machine.memory_bytes) / 1024.0,
             machine.kernel,
             load(&machine.load_at_start),
             load(&machine.load_at_end),
-            machine.others_cpu_percent,
-            machine.stolen_cpu_percent
+            others.join(", ")
         );
         let user = if machine.user == "root" { "root, its sandboxes do not" } else { "an ordinary user" };
         let _ = writeln!(text, "tier: belljar runs as {user}; {cgroups}\nversions: {}", versions.join(", "));

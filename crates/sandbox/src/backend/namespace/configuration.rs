@@ -95,6 +95,8 @@ impl Namespace {
             command: preload.command.clone(),
             memory_bytes: preload.memory_bytes,
             filter: if self.controls.seccomp { self.filters.template.clone() } else { Vec::new() },
+            cgroups: 0,
+            cgroup_paths: Vec::new(),
         }
     }
 
