@@ -13,9 +13,6 @@ use crate::data;
 
 /// User and group of the second pass: nobody has this number.
 const ORDINARY: &str = "61234";
-/// A soak of less than a minute; the data folder follows.
-const SHORT_SOAK: [&str; 6] = ["soak", "--sandboxes", "200", "--kills", "20", "--data"];
-
 /// Prints a line of progress.
 pub(crate) fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
@@ -36,8 +33,6 @@ pub(crate) fn run() -> anyhow::Result<()> {
     step("tests as this user");
     check(Command::new(cargo_program()).current_dir(&root).args(["test", "--workspace"]).env("BELLJAR_TEST_DATA", &data))?;
     runtime_tests(&root, &data)?;
-    step("short soak as this user");
-    check(Command::new(belljar.with_file_name("xtask")).args(SHORT_SOAK).arg(&data))?;
     if rustix::process::geteuid().is_root() {
         step("tests as an ordinary user");
         ordinary(&root, &belljar, &data)?;
@@ -147,11 +142,7 @@ fn ordinary_in(stage: &Path, home: &Path, root: &Path, belljar: &Path, data: &Pa
         command.env("BELLJAR_TEST_DATA", data).env("BELLJAR_TEST_BINARY", &program).env("BELLJAR_TEST_EXAMPLES", stage.join("examples"));
         check(&mut command)?;
     }
-    say("-- short soak");
-    let soak = stage.join("xtask");
-    fs::copy(belljar.with_file_name("xtask"), &soak)?;
-    let mut command = ordinary_command(&soak);
-    check(command.args(SHORT_SOAK).arg(data).current_dir(home).env("HOME", home).env("PATH", std::env::var_os("PATH").unwrap_or_default()))
+    Ok(())
 }
 
 /// `setpriv` to the ordinary user, with an empty environment.

@@ -488,6 +488,8 @@ fn keep(shared: &Shared) {
             let settings = &shared.settings;
             match &state.current {
                 Some(current) if !shared.backend.is_alive(current.process) => {
+                    // What is left of it goes, its control groups for one.
+                    shared.backend.end_process(current.process);
                     state.current = None;
                     state.template_problem = Some("the template's process has ended; it is started again".to_owned());
                     true
