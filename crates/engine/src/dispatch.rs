@@ -86,7 +86,7 @@ impl Engine {
     pub fn dispatch(&self, command: Command<'_>) -> Result<Reply, Error> {
         match command {
             Command::Run { request, observer, control, progress } => {
-                let (template, _in_use) = self.template(&request.environment, progress)?;
+                let (template, _in_use, _) = self.template(&request.environment, progress)?;
                 let execution = run::run(self.backend()?.as_ref(), template, &request, observer, control)?;
                 Ok(Reply::Execution(Box::new(execution)))
             }
@@ -104,8 +104,23 @@ impl Engine {
     /// # Errors
     /// Where the environment or the backend is not to be had, or the profile is unknown.
     pub fn pool(&self, environment: &str, settings: PoolSettings, progress: &mut dyn FnMut(Progress<'_>)) -> Result<(Pool, Lease), Error> {
-        let (template, lease) = self.template(environment, progress)?;
-        Ok((Pool::start(Arc::clone(self.backend()?), template, settings)?, lease))
+        self.pool_of(environment, settings, progress).map(|(pool, lease, _)| (pool, lease))
+    }
+
+    /// A pool, and its environment.
+    pub(crate) fn pool_of(
+        &self,
+        environment: &str,
+        settings: PoolSettings,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<(Pool, Lease, Environment), Error> {
+        let (template, lease, environment) = self.template(environment, progress)?;
+        Ok((Pool::start(Arc::clone(self.backend()?), template, settings)?, lease, environment))
+    }
+
+    /// The data folder.
+    pub(crate) fn data(&self) -> &std::path::Path {
+        &self.settings.data
     }
 
     /// The backend, started when it is first needed.
@@ -122,11 +137,11 @@ impl Engine {
     }
 
     /// A template of an environment, which cannot be removed while the lease is held.
-    fn template(&self, name: &str, progress: &mut dyn FnMut(Progress<'_>)) -> Result<(TemplateId, Lease), Error> {
+    fn template(&self, name: &str, progress: &mut dyn FnMut(Progress<'_>)) -> Result<(TemplateId, Lease, Environment), Error> {
         let environment = self.ensure(name, &Options::default(), progress)?;
         let lease = environment.hold();
         let lease = lease.map_err(|_| Error::new(ErrorKind::Unavailable, format!("environment `{name}` was removed just now")).hint("run it again"))?;
-        Ok((self.prepare(&environment)?, lease))
+        Ok((self.prepare(&environment)?, lease, environment))
     }
 
     fn prepare(&self, environment: &Environment) -> Result<TemplateId, Error> {

@@ -1,5 +1,7 @@
 //! The one error that leaves the engine. Untrusted code failing is not one: that is an [`Outcome`](crate::Outcome).
 
+use std::time::Duration;
+
 use crate::environment::EnvironmentError;
 
 /// What kind of failure it is, for exit codes and status codes.
@@ -7,8 +9,18 @@ use crate::environment::EnvironmentError;
 pub enum ErrorKind {
     /// The request or the configuration is wrong.
     InvalidRequest,
-    /// Something named does not exist.
+    /// The caller is unknown.
+    Unauthenticated,
+    /// The caller may not.
+    Denied,
+    /// Something named does not exist, or is not the caller's.
     NotFound,
+    /// It cannot be done as things stand.
+    Conflict,
+    /// It is larger than is allowed.
+    TooLarge,
+    /// Too many at once, or too often: later it may be granted.
+    Limit,
     /// This host cannot do it now.
     Unavailable,
     /// Our fault.
@@ -27,15 +39,20 @@ pub struct Error {
     pub hint: Option<String>,
     /// For the operator's log: steps, error numbers.
     pub detail: Option<String>,
+    /// When to try again, where that makes sense.
+    pub retry_after: Option<Duration>,
 }
 
 impl Error {
-    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None, detail: None }
+    /// An error without a remedy.
+    #[must_use]
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: None, detail: None, retry_after: None }
     }
 
+    /// With what the caller can do about it.
     #[must_use]
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
@@ -47,7 +64,7 @@ impl From<sandbox::Error> for Error {
         let kind = if step { ErrorKind::Unavailable } else { ErrorKind::Internal };
         let detail = Some(error.to_string());
         let message = if step { format!("no sandbox could be started on this host: {error}") } else { "the sandbox failed".to_owned() };
-        Self { kind, message, hint: Some("run `belljar doctor`: it tells what this host lacks".to_owned()), detail }
+        Self { detail, ..Self::new(kind, message).hint("run `belljar doctor`: it tells what this host lacks") }
     }
 }
 
@@ -58,6 +75,6 @@ impl From<EnvironmentError> for Error {
             EnvironmentError::InvalidName { .. } | EnvironmentError::BuiltIn { .. } => ErrorKind::InvalidRequest,
             _ => ErrorKind::Unavailable,
         };
-        Self { kind, hint: error.hint(), message: error.to_string(), detail: None }
+        Self { hint: error.hint(), ..Self::new(kind, error.to_string()) }
     }
 }

@@ -9,7 +9,9 @@ pub mod environment;
 pub mod error;
 pub mod execution;
 pub mod pool;
+pub mod record;
 pub mod run;
+pub mod session;
 
 mod artifact;
 mod out;

@@ -38,6 +38,8 @@ pub(crate) struct Facts {
     pub(crate) process_refusals: bool,
     /// The workspace has no room left.
     pub(crate) disk_full: bool,
+    /// The worker of the executions before had died.
+    pub(crate) worker_lost: bool,
 }
 
 /// How it ended.
@@ -57,6 +59,7 @@ pub(crate) fn conclude(end: Option<End>, facts: &Facts) -> Conclusion {
         Some(End::MemoryLimit { state_lost } | End::CpuLimit { state_lost }) => state_lost,
         Some(End::WorkerExited(_) | End::WorkerBroken | End::WorkerFailed) | None => true,
     };
+    let state_lost = state_lost || facts.worker_lost;
     let exit_code = match end {
         Some(End::ShellExited(Exit::Code(code))) => Some(code),
         // As a shell tells it.

@@ -1,6 +1,9 @@
-//! Keeps what an execution wrote: all of it while it is short, head and tail when it is long.
+//! Keeps what an execution wrote: all of it while it is short, head and tail when it is long, and the whole in a file where that is wanted.
 
 use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 /// Bytes of a stream that are kept: half from its head, half from its tail.
 pub(crate) const KEEP_BYTES: usize = 1024 * 1024;
@@ -12,6 +15,19 @@ pub(crate) struct Kept {
     tail: VecDeque<u8>,
     total: u64,
     keep: usize,
+    whole: Whole,
+}
+
+/// Where the whole of a long stream goes: a file without a name, gone with its last descriptor.
+#[derive(Debug, Default)]
+enum Whole {
+    /// Nowhere.
+    #[default]
+    Nowhere,
+    /// Into a file below this folder, once it is long.
+    Later(PathBuf),
+    /// Into this file.
+    File(File),
 }
 
 impl Kept {
@@ -19,7 +35,39 @@ impl Kept {
         Self { keep, ..Self::default() }
     }
 
+    /// Keeps the whole as well.
+    pub(crate) fn with_whole(keep: usize, folder: Option<&Path>) -> Self {
+        Self { whole: folder.map_or(Whole::Nowhere, |folder| Whole::Later(folder.to_owned())), ..Self::new(keep) }
+    }
+
+    /// The whole, where it is longer than what is kept; `None` where there is no file of it.
+    pub(crate) fn into_whole(self) -> Option<File> {
+        match self.whole {
+            Whole::File(file) => Some(file),
+            Whole::Nowhere | Whole::Later(_) => None,
+        }
+    }
+
+    /// Writes what would be lost, and everything after, into the file. A disk that takes no more costs the file, not the execution.
+    fn save(&mut self, bytes: &[u8]) {
+        if let Whole::Later(folder) = &self.whole {
+            if self.head.len().saturating_add(self.tail.len()).saturating_add(bytes.len()) <= self.keep {
+                return;
+            }
+            let (first, second) = self.tail.as_slices();
+            let begun = tempfile::tempfile_in(folder)
+                .and_then(|mut file| [self.head.as_slice(), first, second].into_iter().try_for_each(|part| file.write_all(part)).map(|()| file));
+            self.whole = begun.map_or(Whole::Nowhere, Whole::File);
+        }
+        if let Whole::File(file) = &mut self.whole
+            && file.write_all(bytes).is_err()
+        {
+            self.whole = Whole::Nowhere;
+        }
+    }
+
     pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.save(bytes);
         self.total = self.total.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
         let half = self.keep / 2;
         let room = half.saturating_sub(self.head.len());
@@ -97,6 +145,28 @@ mod tests {
         kept.push(b"abcdefghij");
         kept.push(b"klmnop");
         assert_eq!(kept.text(), ("abcd\n[… 8 bytes left out …]\nmnop".to_owned(), true));
+    }
+
+    #[test]
+    fn the_whole_of_a_long_stream_is_in_its_file() {
+        use std::io::{Read, Seek};
+        let folder = tempfile::tempdir().unwrap();
+        let mut kept = Kept::with_whole(8, Some(folder.path()));
+        for part in ["abcdef", "gh", "ijklmnop", "q"] {
+            kept.push(part.as_bytes());
+        }
+        let mut file = kept.into_whole().unwrap();
+        let mut text = String::new();
+        file.rewind().unwrap();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "abcdefghijklmnopq");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "it has no name");
+        let mut short = Kept::with_whole(8, Some(folder.path()));
+        short.push(b"12345678");
+        assert!(short.into_whole().is_none());
+        let mut lost = Kept::with_whole(8, Some(&folder.path().join("missing")));
+        lost.push(b"123456789");
+        assert!(lost.text().1 && lost.into_whole().is_none(), "without a place for it, the rest goes on");
     }
 
     proptest! {

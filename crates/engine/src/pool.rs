@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use sandbox::cgroup::Counters;
 use sandbox::{Backend, FromInit, Limits, Preload, Sandbox, SpawnOptions, TemplateId, TemplateProcess, WorkerStart};
 
+use crate::artifact::Before;
 use crate::error::{Error, ErrorKind};
 use crate::execution::Execution;
-use crate::run::{self, Control, Observer, RunRequest};
+use crate::run::{self, Control, Observer, Ran, RunRequest, Turn};
 use crate::runtime::{self, Report};
 
 /// How long a worker may take from its start until it waits for code.
@@ -68,6 +69,8 @@ pub struct PoolSettings {
     pub shell: bool,
     /// Python code may start processes.
     pub process_spawning: bool,
+    /// CPU seconds that a sandbox's process may use in its whole life, over many executions; `None`: what one execution may.
+    pub cpu_total_seconds: Option<u64>,
     /// The template's process is replaced after this many forks…
     pub recycle_forks: u64,
     /// …or at this age: what all sandboxes of one process share (hash seed, memory layout) is worth less to who learns it.
@@ -93,6 +96,7 @@ impl Default for PoolSettings {
             limits: Limits::default(),
             shell: true,
             process_spawning: false,
+            cpu_total_seconds: None,
             recycle_forks: 10_000,
             recycle_age: Duration::from_secs(3600),
             import_patience: Duration::from_secs(60),
@@ -183,7 +187,8 @@ impl Shared {
 
     fn options(&self, limits: Limits, process: Option<TemplateProcess>, background: bool) -> SpawnOptions {
         let worker = process.map_or(WorkerStart::Exec, WorkerStart::Fork);
-        SpawnOptions { limits, worker, shell: self.settings.shell, process_spawning: self.settings.process_spawning, background }
+        let PoolSettings { shell, process_spawning, cpu_total_seconds, .. } = self.settings;
+        SpawnOptions { limits, worker, shell, process_spawning, cpu_total_seconds, background }
     }
 
     /// The template's process to fork from next, counted.
@@ -413,19 +418,29 @@ impl Taken {
     /// # Errors
     /// Where we could not do our part.
     pub fn run(&mut self, request: &RunRequest, observer: &mut dyn Observer, control: &Control) -> Result<Execution, Error> {
+        let turn = Turn { number: 1, before: Some(Before::default()), ..Turn::default() };
+        self.run_turn(turn, request, observer, control).map(|ran| ran.execution)
+    }
+
+    /// Runs in it, after what ran before.
+    pub(crate) fn run_turn(&mut self, turn: Turn<'_>, request: &RunRequest, observer: &mut dyn Observer, control: &Control) -> Result<Ran, Error> {
         if let Some(out) = &request.out {
             crate::out::check(out)?;
         }
         control.begin();
-        let isolation = self.shared.backend.name();
-        let before = self.counters;
+        let turn = Turn { isolation: self.shared.backend.name(), counted: self.counters, ..turn };
         self.shared.lock().executing += 1;
-        let ran = run::run_in(self.sandbox(), (isolation, before), request, observer, control);
+        let ran = run::run_in(self.sandbox(), turn, request, observer, control);
         self.shared.lock().executing -= 1;
         self.shared.changed.notify_all();
-        let (execution, counters) = ran?;
-        self.counters = counters;
-        Ok(execution)
+        let ran = ran?;
+        self.counters = ran.counters;
+        Ok(ran)
+    }
+
+    /// The backend's name.
+    pub(crate) fn isolation(&self) -> &'static str {
+        self.shared.backend.name()
     }
 }
 

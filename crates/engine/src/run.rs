@@ -8,14 +8,15 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use sandbox::cgroup::Counters;
-use sandbox::{Backend, End, Execute, FromInit, Limits, Remote, Sandbox, SpawnOptions, Stream, TemplateId, ToInit, Work, WorkerStart, worker};
+use sandbox::workspace::Entry;
+use sandbox::{Backend, End, Execute, FromInit, Limits, Remote, Sandbox, SpawnOptions, Stream, TemplateId, ToInit, Work, WorkerStart, Workspace, worker};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value as Json, json};
 
 use crate::artifact::{self, Before};
 use crate::error::{Error, ErrorKind};
-use crate::execution::{Artifact, Execution, Language, Output, Value, is_binary, is_picture};
+use crate::execution::{Artifact, Execution, ExecutionError, Language, Outcome, Output, Value, is_binary, is_picture};
 use crate::out::{self, Out};
 use crate::outcome::{self, Facts, Stop};
 use crate::output::{KEEP_BYTES, Kept};
@@ -38,7 +39,9 @@ const MAX_DISPLAYS: usize = 1000;
 /// Media types of one display.
 const MAX_FORMS: usize = 16;
 /// Bytes of an upload sent at once.
-const UPLOAD_BYTES: usize = 256 * 1024;
+pub(crate) const UPLOAD_BYTES: usize = 256 * 1024;
+/// How long init may take to put a file in its place.
+pub(crate) const UPLOAD_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -99,6 +102,9 @@ pub trait Observer {
     fn showed(&mut self, output: &Output);
     /// The value of the last expression.
     fn result(&mut self, value: &Value);
+    /// An upload that went on meanwhile is over. For those who begin uploads.
+    #[doc(hidden)]
+    fn uploaded(&mut self, _upload: u64, _result: Result<bool, i32>) {}
 }
 
 /// Interrupts a run from another thread.
@@ -130,7 +136,7 @@ impl Control {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).began = true;
     }
 
-    fn asked(&self) -> u32 {
+    pub(crate) fn asked(&self) -> u32 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).asked
     }
 
@@ -142,12 +148,42 @@ impl Control {
 /// What collects while the code runs.
 struct Collected<'a> {
     observer: &'a mut dyn Observer,
+    number: u64,
     stdout: Kept,
     stderr: Kept,
     outputs: Vec<Output>,
     output_bytes: usize,
     value: Option<Value>,
     facts: Facts,
+}
+
+/// What an execution follows on: its number in the sandbox, and what was there before it.
+#[derive(Debug, Default)]
+pub(crate) struct Turn<'a> {
+    /// Above that of every execution before.
+    pub(crate) number: u64,
+    /// The backend's name.
+    pub(crate) isolation: &'static str,
+    /// What the sandbox's group had counted.
+    pub(crate) counted: Counters,
+    /// The workspace as it was; `None`: to be looked up.
+    pub(crate) before: Option<Before>,
+    /// The execution's id, and the session's; `None`: new ones.
+    pub(crate) ids: Option<(&'a str, &'a str)>,
+    /// Folder for the whole of what was written, where that is kept.
+    pub(crate) whole: Option<&'a Path>,
+}
+
+/// An execution, and what the next one follows on.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) execution: Execution,
+    pub(crate) counters: Counters,
+    pub(crate) before: Before,
+    /// The sandbox itself has ended.
+    pub(crate) gone: bool,
+    /// The whole of stdout and stderr, where they were long.
+    pub(crate) whole: [Option<File>; 2],
 }
 
 /// Runs on a prepared template.
@@ -159,34 +195,34 @@ pub(crate) fn run(
     control: &Control,
 ) -> Result<Execution, Error> {
     let worker = if request.language == Language::Python { WorkerStart::Exec } else { WorkerStart::None };
-    let options = SpawnOptions { limits: request.limits, worker, shell: true, process_spawning: request.process_spawning, background: false };
+    let options =
+        SpawnOptions { limits: request.limits, worker, shell: true, process_spawning: request.process_spawning, cpu_total_seconds: None, background: false };
     if let Some(out) = &request.out {
         out::check(out)?;
     }
     control.begin();
     let mut sandbox = backend.spawn(template, &options)?;
-    let execution = run_in(sandbox.as_mut(), (backend.name(), Counters::default()), request, observer, control);
+    let turn = Turn { isolation: backend.name(), number: 1, ..Turn::default() };
+    let ran = run_in(sandbox.as_mut(), turn, request, observer, control);
     sandbox.kill();
     let _ = sandbox.wait(KILL_PATIENCE);
-    execution.map(|(execution, _)| execution)
+    ran.map(|ran| ran.execution)
 }
 
-/// Runs in a sandbox, whose group had counted `counted` before; what it has counted after comes along.
-pub(crate) fn run_in(
-    sandbox: &mut dyn Sandbox,
-    (isolation, counted): (&'static str, Counters),
-    request: &RunRequest,
-    observer: &mut dyn Observer,
-    control: &Control,
-) -> Result<(Execution, Counters), Error> {
+/// Runs in a sandbox.
+pub(crate) fn run_in(sandbox: &mut dyn Sandbox, turn: Turn<'_>, request: &RunRequest, observer: &mut dyn Observer, control: &Control) -> Result<Ran, Error> {
     for (name, path) in &request.files {
         upload(sandbox, name, path)?;
     }
-    let before = if request.files.is_empty() { Before::default() } else { Before::of(&list(sandbox)?) };
+    let before = match turn.before {
+        Some(before) if request.files.is_empty() => before,
+        _ => Before::of(&list(sandbox)?),
+    };
     let mut collected = Collected {
         observer,
-        stdout: Kept::new(KEEP_BYTES),
-        stderr: Kept::new(KEEP_BYTES),
+        number: turn.number,
+        stdout: Kept::with_whole(KEEP_BYTES, turn.whole),
+        stderr: Kept::with_whole(KEEP_BYTES, turn.whole),
         outputs: Vec::new(),
         output_bytes: 0,
         value: None,
@@ -201,23 +237,28 @@ pub(crate) fn run_in(
         let hint = "build it again: `belljar env remove` and `belljar env build`, or raise the memory limit";
         return Err(Error::new(ErrorKind::Unavailable, format!("the interpreter of environment `{}` does not start", request.environment)).hint(hint));
     }
-    let after = sandbox.usage().counters.unwrap_or_default();
-    let moved = |count: fn(Counters) -> u64| count(after) > count(counted);
+    let counters = sandbox.usage().counters.unwrap_or_default();
+    let moved = |count: fn(Counters) -> u64| count(counters) > count(turn.counted);
     collected.facts.memory_kills = moved(|counters| counters.memory_kills);
     collected.facts.process_refusals = moved(|counters| counters.process_refusals);
     collected.facts.disk_full = sandbox.workspace().space().is_ok_and(|space| space.free_bytes < 4096 || space.free_inodes == 0);
-    // Nothing changes any more while files are looked at and copied out. Freezing takes milliseconds: not for an empty workspace.
-    let empty = request.files.is_empty() && sandbox.workspace().list().is_ok_and(|listing| listing.entries.is_empty());
-    let frozen = !empty && sandbox.freeze(true);
-    let artifacts = artifacts(sandbox, &before, &mut collected.outputs, request.out.as_deref(), request.limits.workspace_bytes);
+    // The sandbox may be gone, its files with it.
+    let mut listing = sandbox.workspace().list().unwrap_or_default();
+    // Nothing changes any more while files are looked at and copied out. Freezing takes milliseconds: not where there is nothing new.
+    let frozen = !before.news(&listing).0.is_empty() && sandbox.freeze(true);
+    if frozen {
+        listing = sandbox.workspace().list().unwrap_or_default();
+    }
+    let (news, _) = before.news(&listing);
+    let artifacts = artifacts(sandbox.workspace(), news, &mut collected.outputs, request.out.as_deref(), request.limits.workspace_bytes);
     if frozen {
         let _ = sandbox.freeze(false);
     }
-    let mut execution = conclude(isolation, request, collected, end)?;
+    let (mut execution, whole) = conclude(turn.isolation, turn.ids, request, collected, end)?;
     execution.artifacts = artifacts?;
     execution.started_at = humantime::format_rfc3339_millis(started).to_string();
     execution.execution_time_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-    Ok((execution, after))
+    Ok(Ran { execution, counters, before: Before::of(&listing), gone: end.is_none(), whole })
 }
 
 /// Has the driver run a small job of its own on the way that code takes, so that the first real one finds its memory in place: in the
@@ -249,32 +290,49 @@ fn upload(sandbox: &mut dyn Sandbox, name: &str, path: &Path) -> Result<(), Erro
     let failed = |error: &std::io::Error| Error::new(ErrorKind::InvalidRequest, format!("cannot read the file `{}`: {error}", path.display()));
     let mut file = File::open(path).map_err(|error| failed(&error))?;
     let remote = sandbox.remote();
-    remote.send(&ToInit::FileBegin { name: name.to_owned(), mode: 0o644 })?;
+    remote.send(&ToInit::FileBegin { upload: 0, path: name.as_bytes().to_vec(), mode: 0o644 })?;
     let mut buffer = vec![0; UPLOAD_BYTES];
     loop {
         let count = file.read(&mut buffer).map_err(|error| failed(&error))?;
         if count == 0 {
             break;
         }
-        remote.send(&ToInit::FileData(buffer.get(..count).unwrap_or_default().to_vec()))?;
+        remote.send(&ToInit::FileData { upload: 0, bytes: buffer.get(..count).unwrap_or_default().to_vec() })?;
     }
-    remote.send(&ToInit::FileEnd)?;
-    let deadline = Instant::now() + Duration::from_secs(60);
+    remote.send(&ToInit::FileEnd { upload: 0 })?;
+    let deadline = Instant::now() + UPLOAD_PATIENCE;
     loop {
         match sandbox.receive(Some(deadline))? {
-            Some(FromInit::FileWritten { result: Ok(()) }) => return Ok(()),
-            Some(FromInit::FileWritten { result: Err(28) }) => {
-                let message = format!("the file `{}` does not fit into the workspace", path.display());
-                return Err(Error::new(ErrorKind::InvalidRequest, message).hint("raise the limit workspaceBytes, or pass less"));
-            }
-            Some(FromInit::FileWritten { result: Err(number) }) => {
-                let reason = std::io::Error::from_raw_os_error(number);
-                return Err(Error::new(ErrorKind::InvalidRequest, format!("the file `{name}` cannot be written in the workspace: {reason}")));
-            }
+            Some(FromInit::FileWritten { result, .. }) => return written(&path.display().to_string(), result).map(drop),
             Some(_) => {}
             None => return Err(Error::new(ErrorKind::Internal, format!("the file `{name}` was not taken in time"))),
         }
     }
+}
+
+/// Whether an uploaded file took the place of another, or why it is not there.
+pub(crate) fn written(name: &str, result: Result<bool, i32>) -> Result<bool, Error> {
+    result.map_err(|number| {
+        let kind = match number {
+            28 | 122 | 12 => {
+                let message = format!("the file `{name}` does not fit into the workspace");
+                return Error::new(ErrorKind::TooLarge, message)
+                    .hint("remove files that are not needed any more, pass less, or raise the limit workspaceBytes");
+            }
+            24 => ErrorKind::Limit,
+            _ => ErrorKind::Conflict,
+        };
+        let reason = match number {
+            20 => "a file stands where a folder has to be".to_owned(),
+            21 => "a folder of this name is there".to_owned(),
+            18 | 40 => "a link stands in its way".to_owned(),
+            13 => "its folder does not let anybody write".to_owned(),
+            24 => "too many uploads at once".to_owned(),
+            36 => "its name is too long".to_owned(),
+            number => std::io::Error::from_raw_os_error(number).to_string(),
+        };
+        Error::new(kind, format!("the file `{name}` cannot be written in the workspace: {reason}"))
+    })
 }
 
 /// Sends the code and listens until it is over, stopping it where a limit says so. `None`: the sandbox itself has ended.
@@ -285,7 +343,9 @@ fn execute(sandbox: &mut dyn Sandbox, request: &RunRequest, collected: &mut Coll
         Language::Shell => Work::Shell(request.code.clone()),
     };
     control.attach(Some(remote.clone()));
-    remote.send(&ToInit::Execute(Execute { execution: 1, work }))?;
+    if remote.send(&ToInit::Execute(Execute { execution: collected.number, work })).is_err() {
+        return Ok(None);
+    }
     if control.asked() > 0 {
         let _ = remote.send(&ToInit::Interrupt);
     }
@@ -299,7 +359,7 @@ fn execute(sandbox: &mut dyn Sandbox, request: &RunRequest, collected: &mut Coll
         // Looked at every time: whoever never stops talking must not outlive its deadline.
         let received = if now >= deadline { Ok(Received::Late) } else { sandbox.receive(Some(deadline.min(now + LISTEN))).map(Received::Message) };
         match received {
-            Ok(Received::Message(Some(FromInit::Done { end, .. }))) => break Some(end),
+            Ok(Received::Message(Some(FromInit::Done { end, execution }))) if execution == collected.number => break Some(end),
             Ok(Received::Message(Some(message))) => collected.take(message),
             Ok(Received::Message(None)) => {}
             Ok(Received::Late) => match phase {
@@ -361,6 +421,10 @@ impl Collected<'_> {
     /// Takes one message. What cannot be read is the code's own doing and is dropped.
     fn take(&mut self, message: FromInit) {
         match message {
+            FromInit::Output { execution, .. } | FromInit::Worker { execution, .. } if execution != self.number => {}
+            // It died while nothing ran; this one finds another.
+            FromInit::WorkerLost(_) => self.facts.worker_lost = true,
+            FromInit::FileWritten { upload, result } => self.observer.uploaded(upload, result),
             FromInit::Output { stream, bytes, .. } => {
                 // What comes after the end was decided is drained, not kept.
                 if self.facts.stop == Some(Stop::Output) {
@@ -484,12 +548,9 @@ fn compact(text: &str) -> String {
     text.split_ascii_whitespace().collect()
 }
 
-/// Collects new and changed files, and copies them and what was shown into the output folder where there is one; files of more than
+/// Describes new and changed files, and copies them and what was shown into the output folder where there is one; files of more than
 /// `room` bytes together, or with names that the folder cannot take, are listed, but not copied.
-fn artifacts(sandbox: &dyn Sandbox, before: &Before, outputs: &mut [Output], out: Option<&Path>, room: u64) -> Result<Vec<Artifact>, Error> {
-    // The sandbox may be gone, its files with it.
-    let listing = sandbox.workspace().list().unwrap_or_default();
-    let (news, _) = before.news(&listing);
+fn artifacts(workspace: &Workspace, news: Vec<&Entry>, outputs: &mut [Output], out: Option<&Path>, room: u64) -> Result<Vec<Artifact>, Error> {
     let mut target = out.map(Out::new);
     let mut artifacts = Vec::new();
     // Sparse files and hard links can claim far more than the workspace holds.
@@ -499,7 +560,7 @@ fn artifacts(sandbox: &dyn Sandbox, before: &Before, outputs: &mut [Output], out
             artifacts.push(artifact::listed(entry));
             continue;
         };
-        let Some(file) = artifact::open(sandbox.workspace(), entry) else { continue };
+        let Some(file) = artifact::open(workspace, entry) else { continue };
         budget = left;
         let staging = target.as_mut().map(Out::staging).transpose()?;
         let place = out.map_or_else(|| entry.path.clone(), |out| out.join(&entry.path));
@@ -545,14 +606,24 @@ fn save(target: &mut Out, output: &mut Output, folder: &Path) -> Result<(), Erro
     Ok(())
 }
 
-fn conclude(isolation: &'static str, request: &RunRequest, collected: Collected<'_>, end: Option<End>) -> Result<Execution, Error> {
+fn conclude(
+    isolation: &'static str,
+    ids: Option<(&str, &str)>,
+    request: &RunRequest,
+    collected: Collected<'_>,
+    end: Option<End>,
+) -> Result<(Execution, [Option<File>; 2]), Error> {
     let conclusion = outcome::conclude(end, &collected.facts);
     let ((stdout, stdout_truncated), (stderr, stderr_truncated)) = (collected.stdout.text(), collected.stderr.text());
     let printed = if stdout.trim().is_empty() || stdout_truncated { None } else { Some(serde_json::from_str::<Json>(&stdout).ok()) };
     let output = printed.unwrap_or_else(|| collected.value.as_ref().map(|value| value.json.clone()).filter(|json| !json.is_null()));
-    Ok(Execution {
-        id: new_id("exe")?,
-        session_id: new_id("ses")?,
+    let (id, session_id) = match ids {
+        Some((id, session)) => (id.to_owned(), session.to_owned()),
+        None => (new_id("exe")?, new_id("ses")?),
+    };
+    let execution = Execution {
+        id,
+        session_id,
         outcome: conclusion.outcome,
         stdout,
         stderr,
@@ -571,11 +642,39 @@ fn conclude(isolation: &'static str, request: &RunRequest, collected: Collected<
         execution_time_ms: 0,
         started_at: String::new(),
         limits: request.limits,
-    })
+    };
+    Ok((execution, [collected.stdout.into_whole(), collected.stderr.into_whole()]))
+}
+
+/// An execution that its caller stopped before it began.
+pub(crate) fn never_began(isolation: &'static str, (id, session_id): (&str, &str), limits: Limits) -> Execution {
+    let error = ExecutionError { name: "Interrupted".to_owned(), message: "the caller stopped the code before it began".to_owned(), traceback: String::new() };
+    Execution {
+        id: id.to_owned(),
+        session_id: session_id.to_owned(),
+        outcome: Outcome::Interrupted,
+        stdout: String::new(),
+        stderr: String::new(),
+        stdout_truncated: false,
+        stderr_truncated: false,
+        result: None,
+        error: Some(error),
+        outputs: Vec::new(),
+        artifacts: Vec::new(),
+        output: None,
+        output_schema: None,
+        state_lost: false,
+        exit_code: None,
+        limits_hit: Vec::new(),
+        isolation,
+        execution_time_ms: 0,
+        started_at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+        limits,
+    }
 }
 
 /// 128 random bits behind a prefix.
-fn new_id(prefix: &str) -> Result<String, Error> {
+pub(crate) fn new_id(prefix: &str) -> Result<String, Error> {
     let mut bytes = [0_u8; 16];
     getrandom::fill(&mut bytes).map_err(|_| Error::new(ErrorKind::Internal, "the system gives no random numbers"))?;
     Ok(bytes.iter().fold(format!("{prefix}_"), |id, byte| format!("{id}{byte:02x}")))

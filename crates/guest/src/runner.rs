@@ -103,6 +103,10 @@ fn become_command(configuration: &Configuration, exec: &Exec, null: BorrowedFd<'
         sys::close_range(3, i32::try_from(libc::CLOSE_RANGE_CLOEXEC).unwrap_or_default())?;
         sys::reset_signals();
         rustix::process::chdir(crate::init::WORKSPACE)?;
+        // A belt for the watchdog: children that the kernel collects by itself leave no account.
+        let limits = &configuration.limits;
+        let limited = crate::init::set_limit(sys::LIMIT_CPU, limits.cpu_seconds.saturating_add(5).min(limits.cpu_total_seconds));
+        limited.map_err(|failure| io::Error::from_raw_os_error(failure.errno))?;
         if let Some(memory) = configuration.limits.memory_bytes {
             crate::init::set_limit(sys::LIMIT_DATA, memory).map_err(|failure| io::Error::from_raw_os_error(failure.errno))?;
         }

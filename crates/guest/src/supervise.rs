@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use protocol::message::{self, Configuration, End, Execute, Exit, FromInit, Stream, ToInit, Work};
 use protocol::{frame, worker as kinds};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, WaitOptions};
 
 use crate::channel::{self, Channel, Read, would_block};
@@ -20,6 +20,7 @@ use crate::init::Supply;
 use crate::launcher::exit_of;
 use crate::runner::{self, Runner};
 use crate::sys::{self, Forked};
+use crate::upload::Uploads;
 use crate::watchdog;
 
 /// Above this many bytes waiting for the host, nothing more is read from inside: what runs blocks on its own output.
@@ -49,14 +50,13 @@ pub(crate) fn run(host: Channel, configuration: Configuration, supply: Option<Su
         host,
         configuration,
         signals,
-        workspace,
+        uploads: Uploads::new(workspace),
         awaited: supply.is_some(),
         supply,
         worker: None,
         used: false,
         watched: None,
         running: None,
-        upload: None,
     };
     supervisor.start_worker();
     supervisor.serve();
@@ -105,17 +105,12 @@ enum Hit {
     Cpu(u64),
 }
 
-/// A file that the host is writing.
-struct Upload {
-    name: String,
-    file: Result<OwnedFd, i32>,
-}
-
 struct Supervisor {
     host: Channel,
     configuration: Configuration,
     signals: OwnedFd,
-    workspace: OwnedFd,
+    /// Files that the host is writing.
+    uploads: Uploads,
     /// Where forked workers come from.
     supply: Option<Supply>,
     /// One is on its way.
@@ -126,7 +121,6 @@ struct Supervisor {
     /// When limits were looked at last.
     watched: Option<Instant>,
     running: Option<Running>,
-    upload: Option<Upload>,
 }
 
 /// What a poll found readable or ended.
@@ -263,44 +257,18 @@ impl Supervisor {
     fn obey(&mut self, request: ToInit) {
         match request {
             ToInit::Configure(_) | ToInit::Attached => {}
-            ToInit::FileBegin { name, mode } => {
-                let file = self.create(&name, mode);
-                self.upload = Some(Upload { name, file });
+            ToInit::FileBegin { upload, path, mode } => self.uploads.begin(upload, &path, mode),
+            ToInit::FileData { upload, bytes } => self.uploads.write(upload, &bytes),
+            ToInit::FileAbort { upload } => self.uploads.abort(upload),
+            ToInit::FileEnd { upload } => {
+                let result = self.uploads.finish(upload);
+                self.say(&FromInit::FileWritten { upload, result });
             }
-            ToInit::FileData(bytes) => self.write(&bytes),
-            ToInit::FileEnd => self.finish_upload(),
             ToInit::Execute(execute) => self.execute(execute),
             ToInit::LimitCpu { seconds } => self.configuration.limits.cpu_seconds = seconds,
             ToInit::Interrupt => self.signal(Signal::INT, Signal::INT),
             ToInit::KillExecution => self.signal(Signal::KILL, Signal::TERM),
         }
-    }
-
-    /// Creates a file beneath the workspace: never over something that is there, never through a link.
-    fn create(&self, name: &str, mode: u32) -> Result<OwnedFd, i32> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-        rustix::fs::openat2(&self.workspace, name, flags, Mode::from_raw_mode(mode & 0o777), resolve).map_err(rustix::io::Errno::raw_os_error)
-    }
-
-    fn write(&mut self, mut bytes: &[u8]) {
-        let Some(Upload { file, .. }) = &mut self.upload else { return };
-        while let (Ok(open), false) = (&*file, bytes.is_empty()) {
-            match rustix::io::write(open, bytes) {
-                Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => *file = Err(error.raw_os_error()),
-            }
-        }
-    }
-
-    fn finish_upload(&mut self) {
-        let Some(upload) = self.upload.take() else { return };
-        let result = upload.file.map(drop);
-        if result.is_err_and(|error| error != libc::EEXIST) {
-            let _ = rustix::fs::unlinkat(&self.workspace, upload.name.as_str(), rustix::fs::AtFlags::empty());
-        }
-        self.say(&FromInit::FileWritten { result });
     }
 
     fn execute(&mut self, execute: Execute) {

@@ -53,6 +53,8 @@ pub(crate) fn enter_namespace(namespace: BorrowedFd<'_>, kind: c_int) -> io::Res
     checked(c_long::from(result)).map(drop)
 }
 
+/// `RLIMIT_CPU` on Linux.
+pub(crate) const LIMIT_CPU: u32 = 0;
 /// `RLIMIT_DATA` on Linux.
 pub(crate) const LIMIT_DATA: u32 = 2;
 

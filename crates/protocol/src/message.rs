@@ -235,22 +235,37 @@ pub enum ToInit {
     Configure(Box<Configuration>),
     /// The second message: the sandbox is in its control groups. Init finishes its set-up and answers with [`FromInit::Ready`].
     Attached,
-    /// Write a file beneath the workspace: begins it.
+    /// Write a file beneath the workspace: begins it. Nothing of it is seen before [`Self::FileEnd`].
     FileBegin {
-        /// A name without `/`.
-        name: String,
+        /// A number of the host's for this upload. Several may go on at once.
+        upload: u64,
+        /// Path within the workspace, whose folders are made where they are not there.
+        path: Vec<u8>,
         /// Permission bits.
         mode: u32,
     },
-    /// The next bytes of the file that was begun.
-    FileData(Vec<u8>),
-    /// The file is complete; answered by [`FromInit::FileWritten`].
-    FileEnd,
+    /// The next bytes of a file that was begun.
+    FileData {
+        /// Which upload.
+        upload: u64,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// The file is complete and takes its place; answered by [`FromInit::FileWritten`].
+    FileEnd {
+        /// Which upload.
+        upload: u64,
+    },
+    /// The file will not be complete: what there is of it goes. Not answered.
+    FileAbort {
+        /// Which upload.
+        upload: u64,
+    },
     /// Run code; answered by outputs and [`FromInit::Done`].
     Execute(Execute),
     /// From now on an execution may use no more CPU time than this.
     LimitCpu {
-        /// Not above what the sandbox was started with.
+        /// Not above what a process of the sandbox may use in its whole life.
         seconds: u64,
     },
     /// Interrupt the running execution (SIGINT to what runs).
@@ -350,8 +365,10 @@ pub const BASELINE_BYTES: u64 = 128 * 1024 * 1024;
 /// Limits init enforces, per process by rlimits and for all by a watchdog.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessLimits {
-    /// CPU seconds of all processes together.
+    /// CPU seconds of one execution, all its processes together.
     pub cpu_seconds: u64,
+    /// CPU seconds of one process in its whole life (`RLIMIT_CPU`).
+    pub cpu_total_seconds: u64,
     /// Processes and threads of the sandbox.
     pub processes: u64,
     /// Open files of one process.
@@ -368,7 +385,7 @@ impl ProcessLimits {
             // RLIMIT_CORE, not 0: a host whose core pattern is a pipe would still start its helper for us. With 1 the kernel refuses either way.
             (4, 1),
             // RLIMIT_CPU, a belt for the watchdog: children that the kernel collects by itself leave no account.
-            (0, self.cpu_seconds.saturating_add(5)),
+            (0, self.cpu_total_seconds),
             // RLIMIT_MEMLOCK, RLIMIT_MSGQUEUE, RLIMIT_NICE, RLIMIT_RTPRIO
             (8, 0),
             (12, 0),
@@ -400,10 +417,12 @@ pub enum FromInit {
     Ready(InitReady),
     /// The set-up failed; init ends.
     Failed(Failure),
-    /// A file was written, or not (error number).
+    /// A file was written, or not.
     FileWritten {
-        /// `Err` carries the error number, e.g. 28 for a full workspace.
-        result: Result<(), i32>,
+        /// Which upload.
+        upload: u64,
+        /// Whether it took the place of one that was there; `Err` carries the error number, e.g. 28 for a full workspace.
+        result: Result<bool, i32>,
     },
     /// Bytes that the execution wrote.
     Output {

@@ -119,8 +119,17 @@ pub struct SpawnOptions {
     pub shell: bool,
     /// Python code may start processes.
     pub process_spawning: bool,
+    /// CPU seconds that one process may use in its whole life; `None`: for one execution.
+    pub cpu_total_seconds: Option<u64>,
     /// It is made ahead of need: where a control group can, it gets the processor only when nobody else wants it, until [`Sandbox::adjust`].
     pub background: bool,
+}
+
+impl SpawnOptions {
+    /// CPU seconds of one process in its whole life: a belt for the watchdog, so a little later than it.
+    pub(crate) fn cpu_total(&self) -> u64 {
+        self.cpu_total_seconds.unwrap_or(self.limits.cpu_seconds).saturating_add(5)
+    }
 }
 
 /// What a sandbox used.
@@ -128,6 +137,17 @@ pub struct SpawnOptions {
 pub struct Usage {
     /// Counters of its control group; `None` where there is none.
     pub counters: Option<Counters>,
+    /// Memory in use now, files of the workspace and of `/tmp` with it, in bytes; `None` where no control group counts it.
+    pub memory_bytes: Option<u64>,
+}
+
+/// Ends a sandbox from anywhere, and tells whether it has ended.
+pub trait Lifeline: Send + Sync {
+    /// Ends everything inside.
+    fn kill(&self);
+
+    /// Whether it has ended.
+    fn has_ended(&self) -> bool;
 }
 
 /// A way to isolate.
@@ -180,8 +200,11 @@ pub trait Sandbox: Send {
     /// [`Error::Gone`] when init has ended.
     fn receive(&mut self, deadline: Option<Instant>) -> Result<Option<FromInit>, Error>;
 
-    /// The workspace.
-    fn workspace(&self) -> &Workspace;
+    /// The workspace, usable from other threads.
+    fn workspace(&self) -> &Arc<Workspace>;
+
+    /// A handle to end it with, usable from other threads.
+    fn lifeline(&self) -> Arc<dyn Lifeline>;
 
     /// Stops or continues everything inside at once; false where this host cannot.
     fn freeze(&self, frozen: bool) -> bool;

@@ -362,6 +362,19 @@ impl Group {
         counters
     }
 
+    /// Memory in use now, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> Option<u64> {
+        self.folders.iter().find_map(|(controller, folder)| {
+            let file = match controller {
+                Controller::Unified => "memory.current",
+                Controller::Memory => "memory.usage_in_bytes",
+                Controller::Pids | Controller::Cpu | Controller::Freezer => return None,
+            };
+            fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok()
+        })
+    }
+
     /// Stops or continues every process of the group; false where no tree can.
     #[must_use]
     pub fn freeze(&self, frozen: bool) -> bool {

@@ -14,7 +14,9 @@ pub mod probe;
 pub mod seccomp;
 pub mod workspace;
 
-pub use backend::{BACKENDS, Backend, Controls, Error, Preload, Remote, Sandbox, SpawnOptions, Template, TemplateId, TemplateProcess, Usage, WorkerStart};
+pub use backend::{
+    BACKENDS, Backend, Controls, Error, Lifeline, Preload, Remote, Sandbox, SpawnOptions, Template, TemplateId, TemplateProcess, Usage, WorkerStart,
+};
 pub use limits::Limits;
 pub use protocol::message::{End, Execute, Exit, FromInit, InitReady, Stream, ToInit, Work};
 pub use workspace::Workspace;

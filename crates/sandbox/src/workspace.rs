@@ -3,12 +3,13 @@
 //! Code inside may change everything at any moment, so nothing is resolved twice, no link is followed, no mount is crossed, only
 //! regular files are opened, and no open can block.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 
@@ -75,16 +76,7 @@ impl Workspace {
     }
 
     fn open_beneath(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::NOFOLLOW;
-        // The kernel asks to try again when a rename went on at the same time; code inside can do that without end.
-        for _ in 0..32 {
-            match rustix::fs::openat2(&self.folder, path, flags, Mode::empty(), resolve) {
-                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-                result => return Ok(result?),
-            }
-        }
-        Err(io::ErrorKind::ResourceBusy.into())
+        open_beneath(self.folder.as_fd(), path, flags)
     }
 
     /// Opens a regular file for reading.
@@ -104,13 +96,23 @@ impl Workspace {
     /// # Errors
     /// Where the workspace itself cannot be read.
     pub fn list(&self) -> io::Result<Listing> {
+        self.list_folder(Path::new(""), true)
+    }
+
+    /// Lists a folder, and what is below it where that is wanted. Paths are within the workspace.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read, or is none.
+    pub fn list_folder(&self, folder: &Path, recursive: bool) -> io::Result<Listing> {
         let mut listing = Listing::default();
-        let mut waiting = vec![(PathBuf::new(), 0_usize)];
+        let mut waiting = vec![(folder.to_owned(), 0_usize)];
         while let Some((folder, depth)) = waiting.pop() {
-            let name = if depth == 0 { Path::new(".") } else { &folder };
-            match self.open_beneath(name, OFlags::RDONLY | OFlags::DIRECTORY) {
+            match self.open_folder(&folder) {
                 Ok(open) => {
                     let folders = list_one(&open, &folder, &mut listing);
+                    if !recursive {
+                        break;
+                    }
                     if depth + 1 < MAX_DEPTH {
                         waiting.extend(folders.into_iter().map(|folder| (folder, depth + 1)));
                     } else {
@@ -125,6 +127,77 @@ impl Workspace {
         Ok(listing)
     }
 
+    /// Opens a folder; the empty path is the workspace itself.
+    fn open_folder(&self, folder: &Path) -> io::Result<OwnedFd> {
+        let name = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        self.open_beneath(name, OFlags::RDONLY | OFlags::DIRECTORY)
+    }
+
+    /// One entry, as [`Self::list`] tells it. A link is told of, never followed.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn entry(&self, path: &Path) -> io::Result<Entry> {
+        let (folder, name) = self.parent(path)?;
+        let stat = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(Entry::of(path.to_owned(), &stat))
+    }
+
+    /// Removes a file, a link or another thing that is no folder, or a folder with everything in it. Never more than [`MAX_ENTRIES`] entries
+    /// at once, nor deeper than the kernel takes a path: code inside may build faster than we remove.
+    ///
+    /// # Errors
+    /// Where there is none, or something in it cannot be removed.
+    pub fn remove(&self, path: &Path) -> io::Result<()> {
+        let (folder, name) = self.parent(path)?;
+        match rustix::fs::unlinkat(&folder, name, AtFlags::empty()) {
+            Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => {}
+            result => return Ok(result?),
+        }
+        for _ in 0..MAX_ENTRIES {
+            let (folder, name) = self.parent(path)?;
+            match rustix::fs::unlinkat(&folder, name, AtFlags::REMOVEDIR) {
+                Err(rustix::io::Errno::NOTEMPTY) => {}
+                result => return Ok(result?),
+            }
+            self.remove_deepest(path)?;
+        }
+        Err(io::ErrorKind::DirectoryNotEmpty.into())
+    }
+
+    /// Goes down from a folder into the first folder in it, as far as there is one, and removes everything else of the last.
+    fn remove_deepest(&self, path: &Path) -> io::Result<()> {
+        let mut above = self.open_folder(path)?;
+        for _ in 0..MAX_ENTRIES {
+            let mut first: Option<OsString> = None;
+            for entry in Dir::read_from(&above)? {
+                let entry = entry?;
+                let name = entry.file_name();
+                if matches!(name.to_bytes(), b"." | b"..") {
+                    continue;
+                }
+                match rustix::fs::unlinkat(&above, name, AtFlags::empty()) {
+                    Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+                    Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => match rustix::fs::unlinkat(&above, name, AtFlags::REMOVEDIR) {
+                        Err(rustix::io::Errno::NOTEMPTY) => first = first.or_else(|| Some(OsString::from_vec(name.to_bytes().to_vec()))),
+                        Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+                        Err(error) => return Err(error.into()),
+                    },
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            let Some(below) = first else { return Ok(()) };
+            above = open_beneath(above.as_fd(), Path::new(&below), OFlags::RDONLY | OFlags::DIRECTORY)?;
+        }
+        Ok(())
+    }
+
+    /// The folder that a path lies in, and its name there.
+    fn parent<'a>(&self, path: &'a Path) -> io::Result<(OwnedFd, &'a OsStr)> {
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        Ok((self.open_folder(path.parent().unwrap_or(Path::new("")))?, name))
+    }
+
     /// How full it is.
     ///
     /// # Errors
@@ -137,6 +210,39 @@ impl Workspace {
             used_bytes: facts.f_blocks.saturating_sub(facts.f_bfree).saturating_mul(facts.f_frsize),
         })
     }
+}
+
+impl Entry {
+    fn of(path: PathBuf, stat: &rustix::fs::Stat) -> Self {
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Kind::File,
+            FileType::Directory => Kind::Folder,
+            _ => Kind::Other,
+        };
+        let time = |seconds: i64, nanoseconds: i128| i128::from(seconds) * 1_000_000_000 + nanoseconds;
+        let stamp = (stat.st_ino, time(stat.st_mtime, i128::from(stat.st_mtime_nsec)), time(stat.st_ctime, i128::from(stat.st_ctime_nsec)));
+        Self { path, kind, size: u64::try_from(stat.st_size).unwrap_or_default(), stamp }
+    }
+
+    /// When it was changed last; code inside can set it to anything.
+    #[must_use]
+    pub fn modified(&self) -> SystemTime {
+        let nanoseconds = u64::try_from(self.stamp.1).unwrap_or_default();
+        SystemTime::UNIX_EPOCH + Duration::from_nanos(nanoseconds)
+    }
+}
+
+fn open_beneath(folder: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    // The kernel asks to try again when a rename went on at the same time; code inside can do that without end.
+    for _ in 0..32 {
+        match rustix::fs::openat2(folder, path, flags, Mode::empty(), resolve) {
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            result => return Ok(result?),
+        }
+    }
+    Err(io::ErrorKind::ResourceBusy.into())
 }
 
 /// Lists one folder, and gives the folders in it.
@@ -162,17 +268,11 @@ fn list_one(open: &OwnedFd, folder: &Path, listing: &mut Listing) -> Vec<PathBuf
         // Gone in between: nothing to list.
         let Ok(stat) = rustix::fs::statat(open.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
         let path = folder.join(OsString::from_vec(name.to_bytes().to_vec()));
-        let kind = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => Kind::File,
-            FileType::Directory => Kind::Folder,
-            _ => Kind::Other,
-        };
-        if kind == Kind::Folder {
-            folders.push(path.clone());
+        let entry = Entry::of(path, &stat);
+        if entry.kind == Kind::Folder {
+            folders.push(entry.path.clone());
         }
-        let time = |seconds: i64, nanoseconds: i128| i128::from(seconds) * 1_000_000_000 + nanoseconds;
-        let stamp = (stat.st_ino, time(stat.st_mtime, i128::from(stat.st_mtime_nsec)), time(stat.st_ctime, i128::from(stat.st_ctime_nsec)));
-        listing.entries.push(Entry { path, kind, size: u64::try_from(stat.st_size).unwrap_or_default(), stamp });
+        listing.entries.push(entry);
     }
     folders
 }
@@ -222,6 +322,56 @@ mod tests {
         ];
         assert_eq!(names, expected);
         assert!(!listing.incomplete);
+    }
+
+    #[test]
+    fn what_is_removed_is_inside() {
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("canary"), "secret").unwrap();
+        let inside = tempfile::tempdir().unwrap();
+        let place = |name: &str| inside.path().join(name);
+        std::fs::create_dir_all(place("tree/a/b/c")).unwrap();
+        std::fs::create_dir_all(place("tree/d")).unwrap();
+        std::fs::write(place("tree/a/b/file"), "1").unwrap();
+        symlink(outside.path(), place("tree/a/folder")).unwrap();
+        symlink(outside.path(), place("folder")).unwrap();
+        symlink(outside.path().join("canary"), place("link")).unwrap();
+        let workspace = workspace(inside.path());
+        for path in ["folder/canary", "../x", "", ".", "..", "/etc/passwd", "missing", "tree/../../x"] {
+            assert!(workspace.remove(Path::new(path)).is_err(), "{path}");
+        }
+        for path in ["tree", "folder", "link"] {
+            workspace.remove(Path::new(path)).unwrap();
+        }
+        assert_eq!(workspace.list().unwrap(), Listing::default());
+        assert_eq!(std::fs::read_to_string(outside.path().join("canary")).unwrap(), "secret");
+    }
+
+    #[test]
+    fn a_tree_deeper_than_any_path_is_removed() {
+        let inside = tempfile::tempdir().unwrap();
+        let workspace = workspace(inside.path());
+        let mut folder = OwnedFd::from(File::open(inside.path()).unwrap());
+        for _ in 0..600 {
+            rustix::fs::mkdirat(&folder, "a-folder-with-a-name", Mode::RWXU).unwrap();
+            folder = rustix::fs::openat(&folder, "a-folder-with-a-name", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        }
+        workspace.remove(Path::new("a-folder-with-a-name")).unwrap();
+        assert_eq!(workspace.list().unwrap().entries, Vec::new());
+    }
+
+    #[test]
+    fn a_folder_can_be_listed_alone() {
+        let inside = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(inside.path().join("a/b")).unwrap();
+        std::fs::write(inside.path().join("a/b/c"), "1").unwrap();
+        let workspace = workspace(inside.path());
+        let names = |listing: Listing| listing.entries.into_iter().map(|entry| entry.path.display().to_string()).collect::<Vec<_>>();
+        assert_eq!(names(workspace.list_folder(Path::new("a"), false).unwrap()), ["a/b"]);
+        assert_eq!(names(workspace.list_folder(Path::new("a"), true).unwrap()), ["a/b", "a/b/c"]);
+        assert!(workspace.list_folder(Path::new("a/b/c"), false).is_err() && workspace.list_folder(Path::new("x"), false).is_err());
+        assert_eq!(workspace.entry(Path::new("a/b/c")).unwrap().size, 1);
+        assert!(workspace.entry(Path::new("a/x")).is_err());
     }
 
     #[test]

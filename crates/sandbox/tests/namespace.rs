@@ -16,7 +16,7 @@ fn backend(controls: Controls) -> (Arc<dyn Backend>, TemplateId) {
 }
 
 fn options(limits: Limits) -> SpawnOptions {
-    SpawnOptions { limits, worker: WorkerStart::None, shell: true, process_spawning: false, background: false }
+    SpawnOptions { limits, worker: WorkerStart::None, shell: true, process_spawning: false, cpu_total_seconds: None, background: false }
 }
 
 /// Runs a command and gives (stdout, stderr, end).

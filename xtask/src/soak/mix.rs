@@ -186,7 +186,10 @@ impl Mix {
     fn spawn(&self, worker: WorkerStart, random: &mut Random) -> anyhow::Result<Box<dyn Sandbox>> {
         let backend = self.engine.backend().map_err(|error| told(&error))?;
         let limits = Limits { workspace_bytes: random.between(1, 64) << 20, ..Limits::default() };
-        Ok(backend.spawn(TEMPLATE, &SpawnOptions { limits, worker, shell: true, process_spawning: random.chance(30), background: random.chance(30) })?)
+        Ok(backend.spawn(
+            TEMPLATE,
+            &SpawnOptions { limits, worker, shell: true, cpu_total_seconds: None, process_spawning: random.chance(30), background: random.chance(30) },
+        )?)
     }
 
     fn dispatch(&self, program: &Program, control: &Control, out: Option<PathBuf>) -> anyhow::Result<Execution> {

@@ -13,7 +13,7 @@ use protocol::FrameReader;
 use protocol::message::{self, Exit, FromInit, FromLauncher, InitReady, Spawn, ToInit, ToLauncher};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
-use super::{Backend, Controls, Error, Preload, Remote, Sandbox, SpawnOptions, Template, TemplateId, TemplateProcess, Usage, WorkerStart};
+use super::{Backend, Controls, Error, Lifeline, Preload, Remote, Sandbox, SpawnOptions, Template, TemplateId, TemplateProcess, Usage, WorkerStart};
 use crate::cgroup::{Cgroups, Group, Version};
 use crate::launcher::Launcher;
 use crate::limits::Limits;
@@ -167,8 +167,9 @@ impl Backend for Namespace {
             remote,
             inbox,
             ready,
-            workspace: Workspace::new(workspace),
+            workspace: Arc::new(Workspace::new(workspace)),
             limits: options.limits,
+            cpu_total: options.cpu_total(),
             forked,
             background: options.background,
         }))
@@ -286,10 +287,26 @@ struct Running {
     remote: Remote,
     inbox: Inbox,
     ready: InitReady,
-    workspace: Workspace,
+    workspace: Arc<Workspace>,
     limits: Limits,
+    cpu_total: u64,
     forked: bool,
     background: bool,
+}
+
+struct Line {
+    launcher: Arc<Launcher>,
+    number: u64,
+}
+
+impl Lifeline for Line {
+    fn kill(&self) {
+        self.launcher.kill(self.number);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.launcher.has_ended(self.number)
+    }
 }
 
 impl Sandbox for Running {
@@ -305,8 +322,12 @@ impl Sandbox for Running {
         self.inbox.receive(deadline)
     }
 
-    fn workspace(&self) -> &Workspace {
+    fn workspace(&self) -> &Arc<Workspace> {
         &self.workspace
+    }
+
+    fn lifeline(&self) -> Arc<dyn Lifeline> {
+        Arc::new(Line { launcher: Arc::clone(&self.watched.launcher), number: self.watched.number })
     }
 
     fn freeze(&self, frozen: bool) -> bool {
@@ -351,7 +372,8 @@ impl Sandbox for Running {
     }
 
     fn usage(&self) -> Usage {
-        Usage { counters: self.watched.group.as_ref().map(Group::counters) }
+        let group = self.watched.group.as_ref();
+        Usage { counters: group.map(Group::counters), memory_bytes: group.and_then(Group::memory_bytes) }
     }
 }
 
@@ -367,7 +389,7 @@ impl Running {
         }
         let by_group = Limits { memory_bytes: now.memory_bytes, cpus: now.cpus, cpu_seconds: now.cpu_seconds, processes: now.processes, ..fixed };
         // Each process inherited its CPU time and the number of processes as a hard limit.
-        let lowered = limits.cpu_seconds <= now.cpu_seconds && limits.processes <= now.processes;
+        let lowered = limits.cpu_seconds.saturating_add(5) <= self.cpu_total && limits.processes <= now.processes;
         let Some(group) = self.watched.group.as_ref().filter(|_| by_group == now && lowered) else { return Ok(false) };
         group.set_limits(limits).map_err(|error| Error::start("change the limits of", "the sandbox's cgroup", &error))?;
         if limits.cpu_seconds != now.cpu_seconds {

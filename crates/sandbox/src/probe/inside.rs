@@ -176,7 +176,10 @@ fn start(controls: Controls, limits: Limits) -> Result<Started, Error> {
     let (_, start) = BACKENDS.first().ok_or(Error::Gone)?;
     let backend = start(controls)?;
     let template = backend.prepare(&Template::default())?;
-    let sandbox = backend.spawn(template, &SpawnOptions { limits, worker: WorkerStart::None, shell: true, process_spawning: false, background: false })?;
+    let sandbox = backend.spawn(
+        template,
+        &SpawnOptions { limits, worker: WorkerStart::None, shell: true, process_spawning: false, cpu_total_seconds: None, background: false },
+    )?;
     Ok(Started { sandbox, backend })
 }
 

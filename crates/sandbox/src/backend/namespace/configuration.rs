@@ -65,6 +65,7 @@ impl Namespace {
         let limits = &options.limits;
         let process_limits = ProcessLimits {
             cpu_seconds: limits.cpu_seconds,
+            cpu_total_seconds: options.cpu_total(),
             processes: limits.process_rlimit(bounded),
             open_files: limits.open_files,
             memory_bytes: (!bounded).then(|| limits.memory_bytes.saturating_add(BASELINE_BYTES)),
