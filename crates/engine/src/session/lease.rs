@@ -461,7 +461,8 @@ impl Session {
             return false;
         }
         self.lock().history.began(&id);
-        let cpu_seconds = self.limits.cpu_seconds.max(timeout);
+        // Time on the processor goes along with a longer time-out, but not where it was meant to be the shorter of the two.
+        let cpu_seconds = if self.limits.cpu_seconds < self.limits.wall_seconds { self.limits.cpu_seconds } else { self.limits.cpu_seconds.max(timeout) };
         let limits = Limits { wall_seconds: timeout, cpu_seconds, ..self.limits };
         let recording = Instant::now();
         if let Err(error) = self.common.recorder.intend(&self.intent(&id, &request, &limits)) {
