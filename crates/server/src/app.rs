@@ -1,8 +1,20 @@
-//! What every handler can reach.
+//! What every handler can reach, and the one place where the surfaces are put together.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
 
+use axum::Router;
+use axum::extract::OriginalUri;
+use axum::middleware::from_fn_with_state;
+use axum::response::Response;
 use engine::session::Sessions;
+use engine::{Error, ErrorKind};
+
+use crate::auth::{self, Auth};
+use crate::error::refusal;
+use crate::health;
+use crate::settings::Settings;
 
 /// The server's state, shared by all handlers.
 pub struct App {
@@ -10,4 +22,61 @@ pub struct App {
     pub sessions: Arc<Sessions>,
     /// The pool of requests that name none.
     pub default_pool: String,
+    /// Who may call.
+    pub auth: Auth,
+    /// When it was started.
+    pub started_at: SystemTime,
+    settings: RwLock<Arc<Settings>>,
+    ending: AtomicBool,
+}
+
+impl App {
+    /// A server's state.
+    #[must_use]
+    pub fn new(sessions: Arc<Sessions>, default_pool: String, auth: Auth, settings: Settings) -> Arc<Self> {
+        let settings = RwLock::new(Arc::new(settings));
+        Arc::new(Self { sessions, default_pool, auth, started_at: SystemTime::now(), settings, ending: AtomicBool::new(false) })
+    }
+
+    /// The settings as they are now.
+    #[must_use]
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes new settings: for every request from now on.
+    pub fn set(&self, settings: Settings) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
+    /// It is about to end: it is not ready any more.
+    pub fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is about to end.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
+    }
+}
+
+/// Every surface, behind everything that a request has to pass.
+pub fn router(app: Arc<App>) -> Router {
+    surfaces().fallback(unknown).method_not_allowed_fallback(wrong_method).layer(from_fn_with_state(Arc::clone(&app), auth::authenticate)).with_state(app)
+}
+
+/// The surfaces.
+fn surfaces() -> Router<Arc<App>> {
+    Router::new().merge(health::router())
+}
+
+async fn unknown(OriginalUri(uri): OriginalUri) -> Response {
+    refusal(uri.path(), Error::new(ErrorKind::NotFound, "there is nothing at this path").hint("see `/openapi.json` for what there is"))
+}
+
+async fn wrong_method(OriginalUri(uri): OriginalUri) -> Response {
+    let mut response = refusal(uri.path(), Error::new(ErrorKind::InvalidRequest, "this path does not take this method"));
+    *response.status_mut() = axum::http::StatusCode::METHOD_NOT_ALLOWED;
+    response
 }

@@ -36,6 +36,11 @@ pub(crate) fn status(kind: ErrorKind) -> (&'static str, StatusCode) {
     }
 }
 
+/// A refusal in the form of the surface that this path belongs to.
+pub(crate) fn refusal(_path: &str, error: Error) -> Response {
+    ApiError(error).into_response()
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (code, status) = status(self.0.kind);

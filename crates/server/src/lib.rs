@@ -2,6 +2,10 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+pub mod auth;
 pub mod identity;
+pub mod listen;
+pub mod settings;
 
 mod error;
+mod health;
