@@ -1,20 +1,23 @@
 //! What every handler can reach, and the one place where the surfaces are put together.
 
+mod inventory;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use axum::Router;
-use axum::extract::OriginalUri;
-use axum::middleware::from_fn_with_state;
+use axum::extract::{DefaultBodyLimit, OriginalUri};
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
 use engine::session::Sessions;
 use engine::{Error, ErrorKind};
+use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::auth::{self, Auth};
 use crate::error::refusal;
-use crate::health;
 use crate::settings::Settings;
+use crate::{body, door, health, limit, metrics, trace};
 
 /// The server's state, shared by all handlers.
 pub struct App {
@@ -61,14 +64,38 @@ impl App {
     }
 }
 
-/// Every surface, behind everything that a request has to pass.
+/// Every surface, behind everything that a request has to pass: from the last line to the first.
 pub fn router(app: Arc<App>) -> Router {
-    surfaces().fallback(unknown).method_not_allowed_fallback(wrong_method).layer(from_fn_with_state(Arc::clone(&app), auth::authenticate)).with_state(app)
+    surfaces()
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+        // Bodies have limits of their own.
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(Arc::clone(&app), body::guard))
+        .layer(from_fn_with_state(Arc::clone(&app), limit::check))
+        .layer(from_fn_with_state(Arc::clone(&app), auth::authenticate))
+        .layer(from_fn_with_state(Arc::clone(&app), door::check))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn(trace::observe))
+        .with_state(app)
 }
 
 /// The surfaces.
 fn surfaces() -> Router<Arc<App>> {
-    Router::new().merge(health::router())
+    Router::new().merge(health::router()).merge(metrics::router())
+}
+
+/// Every route that there is: its methods and its path, as they are mounted.
+///
+/// Read from what the router says of itself, since it keeps no list: a test holds what comes of it against what is written down.
+#[must_use]
+pub fn routes() -> Vec<(String, String)> {
+    inventory::read(&format!("{:?}", surfaces()))
+}
+
+fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
+    tracing::error!("a request's handler panicked");
+    refusal("", Error::new(ErrorKind::Internal, "the request failed inside the server"))
 }
 
 async fn unknown(OriginalUri(uri): OriginalUri) -> Response {

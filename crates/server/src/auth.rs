@@ -1,6 +1,7 @@
 //! Who calls: keys, tokens of an issuer, the user of this machine. Every refusal reads the same, whatever is wrong with the credential.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, header};
@@ -14,13 +15,17 @@ use subtle::ConstantTimeEq;
 
 use crate::app::App;
 use crate::error::refusal;
-use crate::health;
 use crate::identity::{Identity, Roles};
-use crate::listen::Peer;
+use crate::jwt::Issuer;
+use crate::limit::{Allowance, Allowances};
+use crate::listen::{Peer, Seat};
 use crate::settings::Share;
+use crate::{health, metrics};
 
 /// How a key begins.
 pub const KEY_PREFIX: &str = "bj_";
+/// Between two refusals that are put on record.
+const RECORD_PAUSE: Duration = Duration::from_secs(1);
 
 /// A key that is good.
 #[derive(Debug, Clone)]
@@ -39,6 +44,9 @@ pub struct Key {
 pub trait Keys: Send + Sync {
     /// The key that was presented, if it is good now. Takes no longer than a look into memory.
     fn verify(&self, presented: &str) -> Option<Key>;
+
+    /// Somebody was refused, and `others` since the last time that this was called. May return before it is on record.
+    fn refused(&self, from: &str, others: u64);
 }
 
 /// No keys but the one of development.
@@ -49,37 +57,64 @@ impl Keys for NoKeys {
     fn verify(&self, _: &str) -> Option<Key> {
         None
     }
+
+    fn refused(&self, _: &str, _: u64) {}
 }
 
 /// Who may call.
 pub struct Auth {
     keys: Box<dyn Keys>,
     dev_key: Option<String>,
+    issuer: RwLock<Option<Arc<Issuer>>>,
+    allowances: Allowances,
+    told: Mutex<(Option<Instant>, u64)>,
 }
 
 impl Auth {
-    /// These keys, and one for development that may do everything.
+    /// These keys, one for development that may do everything, and tokens of an issuer.
     #[must_use]
-    pub fn new(keys: Box<dyn Keys>, dev_key: Option<String>) -> Self {
-        Self { keys, dev_key }
+    pub fn new(keys: Box<dyn Keys>, dev_key: Option<String>, issuer: Option<Arc<Issuer>>) -> Self {
+        Self { keys, dev_key, issuer: RwLock::new(issuer), allowances: Allowances::default(), told: Mutex::default() }
+    }
+
+    /// Takes tokens of this issuer from now on, and of no other.
+    pub fn set_issuer(&self, issuer: Option<Arc<Issuer>>) {
+        *self.issuer.write().unwrap_or_else(PoisonError::into_inner) = issuer;
     }
 
     /// Who presents this.
-    fn identify(&self, presented: &str, share: &Share) -> Option<Identity> {
+    async fn identify(&self, presented: &str, share: &Share) -> Option<(Identity, Share)> {
         if self.dev_key.as_ref().is_some_and(|key| bool::from(key.as_bytes().ct_eq(presented.as_bytes()))) {
-            return Some(everything("dev", share));
+            return Some((everything("dev", share), *share));
         }
         if presented.starts_with(KEY_PREFIX) {
             let key = self.keys.verify(presented)?;
-            let own = Share {
-                max_sessions: key.share.max_sessions.or(share.max_sessions),
-                max_executions: key.share.max_executions.or(share.max_executions),
-                requests_per_minute: key.share.requests_per_minute.or(share.requests_per_minute),
-                bytes_per_hour: key.share.bytes_per_hour.or(share.bytes_per_hour),
-            };
-            return Some(Identity { caller: caller(&format!("key:{}", key.id), &own), pools: key.pools, roles: key.roles });
+            let own = key.share.or(share);
+            return Some((Identity { caller: caller(&format!("key:{}", key.id), &own), pools: key.pools, roles: key.roles }, own));
         }
-        None
+        let issuer = self.issuer.read().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let claimed = issuer.verify(presented).await?;
+        Some((Identity { caller: caller(&claimed.principal, share), pools: claimed.pools, roles: claimed.roles }, *share))
+    }
+
+    /// Counts a refusal, and puts it on record: one in a second, with how many there were.
+    fn refused(&self, peer: Option<&Peer>) {
+        metrics::refused("unauthenticated");
+        let others = {
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            if told.0.is_some_and(|last| last.elapsed() < RECORD_PAUSE) {
+                told.1 += 1;
+                return;
+            }
+            told.0 = Some(Instant::now());
+            std::mem::take(&mut told.1)
+        };
+        let from = match peer {
+            Some(Peer::Remote { address, .. }) => address.ip().to_string(),
+            _ => "-".to_owned(),
+        };
+        tracing::warn!(peer = from, others, "refused: no valid key");
+        self.keys.refused(&from, others);
     }
 }
 
@@ -99,34 +134,54 @@ pub(crate) async fn authenticate(State(app): State<Arc<App>>, mut request: Reque
         return next.run(request).await;
     }
     let browsable = request.method() == Method::GET && is_document(path);
-    let settings = app.settings();
-    let local = request.extensions().get::<Peer>().is_some_and(|peer| matches!(peer, Peer::Local { .. }));
-    let identity = if local {
+    let peer = request.extensions().get::<Peer>().copied();
+    let found = match peer {
         // The kernel has said who it is.
-        Some(everything("local", &Share::default()))
-    } else {
-        let found = presented(request.headers(), browsable).into_iter().find_map(|credential| app.auth.identify(&credential, &settings.share));
-        found
-    };
-    let Some(identity) = identity else {
-        let error = Error::new(ErrorKind::Unauthenticated, "a valid key is needed").hint("send `Authorization: Bearer <key>`");
-        let mut response = refusal(path, error);
-        if browsable {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"belljar\", charset=\"UTF-8\""));
+        Some(Peer::Local { .. }) => Some((everything("local", &Share::default()), Share::default())),
+        _ => {
+            let share = app.settings().share;
+            let mut found = None;
+            for credential in presented(request.headers(), path, browsable) {
+                if found.is_none() {
+                    found = app.auth.identify(&credential, &share).await;
+                }
+            }
+            found
         }
-        return response;
     };
-    request.extensions_mut().insert(identity);
-    next.run(request).await
+    let Some((identity, share)) = found else {
+        app.auth.refused(peer.as_ref());
+        return unauthenticated(request.uri().path(), browsable);
+    };
+    if let Some(seat) = request.extensions().get::<Arc<Seat>>() {
+        seat.know();
+    }
+    let allowance: Arc<Allowance> = app.auth.allowances.of(&identity.caller.principal, share);
+    request.extensions_mut().insert(identity.clone());
+    request.extensions_mut().insert(Arc::clone(&allowance));
+    let mut response = next.run(request).await;
+    // For the log, and for counting what is answered.
+    response.extensions_mut().insert(identity);
+    response.extensions_mut().insert(allowance);
+    response
+}
+
+fn unauthenticated(path: &str, browsable: bool) -> Response {
+    let error = Error::new(ErrorKind::Unauthenticated, "a valid key is needed").hint("send `Authorization: Bearer <key>`");
+    let mut response = refusal(path, error);
+    if browsable {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"belljar\", charset=\"UTF-8\""));
+    }
+    response
 }
 
 /// What a browser may open with a password.
 fn is_document(path: &str) -> bool {
-    path == "/docs" || path.starts_with("/docs/") || (path.starts_with("/openapi") && path.ends_with(".json") && !path[1..].contains('/'))
+    path == "/docs" || path.starts_with("/docs/") || path.strip_prefix("/openapi").is_some_and(|rest| rest.ends_with(".json") && !rest.contains('/'))
 }
 
 /// What was presented. A header that stands there twice presents nothing.
-fn presented(headers: &HeaderMap, browsable: bool) -> Vec<String> {
+fn presented(headers: &HeaderMap, path: &str, browsable: bool) -> Vec<String> {
     let one = |name: &str| {
         let mut all = headers.get_all(name).iter();
         let first = all.next()?.to_str().ok()?;
@@ -140,6 +195,8 @@ fn presented(headers: &HeaderMap, browsable: bool) -> Vec<String> {
         let decoded = (browsable && scheme.eq_ignore_ascii_case("basic")).then(|| BASE64_STANDARD.decode(rest.trim()).ok()).flatten()?;
         String::from_utf8(decoded).ok()?.split_once(':').map(|(_, password)| password.to_owned())
     });
-    let plain = one("x-ms-apikey").map(str::to_owned);
+    // The protocol of managed identities has a header of its own.
+    let plain = [Some("x-ms-apikey"), (path == "/msi/token").then_some("x-identity-header")];
+    let plain = plain.into_iter().flatten().filter_map(one).map(str::to_owned);
     authorization.into_iter().chain(plain).filter(|credential| !credential.is_empty()).collect()
 }

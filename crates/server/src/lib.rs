@@ -4,8 +4,15 @@
 pub mod app;
 pub mod auth;
 pub mod identity;
+pub mod jwt;
 pub mod listen;
+pub mod metrics;
 pub mod settings;
+pub mod tls;
 
+mod body;
+mod door;
 mod error;
 mod health;
+mod limit;
+mod trace;

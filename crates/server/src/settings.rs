@@ -54,6 +54,18 @@ pub struct Share {
     pub bytes_per_hour: Option<u64>,
 }
 
+impl Share {
+    /// With what this one does not say taken from another.
+    pub(crate) fn or(self, other: &Self) -> Self {
+        Self {
+            max_sessions: self.max_sessions.or(other.max_sessions),
+            max_executions: self.max_executions.or(other.max_executions),
+            requests_per_minute: self.requests_per_minute.or(other.requests_per_minute),
+            bytes_per_hour: self.bytes_per_hour.or(other.bytes_per_hour),
+        }
+    }
+}
+
 /// Whose tokens are accepted, and what they must say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JwtSettings {

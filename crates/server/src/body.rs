@@ -1,0 +1,188 @@
+//! Bodies on their way: none is longer than it may be, none stands still for too long, and every byte is counted.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use bytes::Bytes;
+use engine::{Error, ErrorKind};
+use hyper::body::{Frame, SizeHint};
+use tokio::time::Sleep;
+
+use crate::app::App;
+use crate::error::refusal;
+use crate::limit::Allowance;
+use crate::listen::Asking;
+use crate::metrics;
+
+/// For a multipart body, over what it carries: boundaries and headers of its parts.
+const FRAMING: u64 = 64 * 1024;
+
+const TOO_LARGE: u8 = 1;
+const STALLED: u8 = 2;
+
+/// How long a request's body may be; in the request's extensions.
+#[derive(Debug, Clone)]
+pub(crate) struct BodyLimit(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    most: AtomicU64,
+    failed: AtomicU8,
+}
+
+/// What ends a body.
+#[derive(Debug, thiserror::Error)]
+enum BodyError {
+    #[error("the body is too large")]
+    TooLarge,
+    #[error("the body stands still")]
+    Stalled,
+}
+
+/// Bounds and counts the bodies of a request and of its answer.
+pub(crate) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let settings = app.settings();
+    let shared = Arc::new(Shared { most: AtomicU64::new(settings.limits.body_bytes), failed: AtomicU8::new(0) });
+    let allowance = request.extensions().get::<Arc<Allowance>>().cloned();
+    let path = request.uri().path().to_owned();
+    let (mut parts, inner) = request.into_parts();
+    let body = Incoming { inner, shared: Arc::clone(&shared), seen: 0, patience: settings.limits.body_timeout, still: None, allowance };
+    parts.extensions.insert(BodyLimit(Arc::clone(&shared)));
+    let response = next.run(Request::from_parts(parts, Body::new(body))).await;
+    let failed = shared.failed.load(Ordering::Relaxed);
+    if failed == 0 { response } else { given_up(&path, failed, shared.most.load(Ordering::Relaxed)) }
+}
+
+fn given_up(path: &str, failed: u8, most: u64) -> Response {
+    let error = if failed == TOO_LARGE {
+        metrics::refused("body_too_large");
+        Error::new(ErrorKind::TooLarge, format!("the body of the request is larger than {most} bytes")).hint("send less, or upload files one by one")
+    } else {
+        metrics::refused("body_stalled");
+        Error::new(ErrorKind::InvalidRequest, "the body of the request did not come in time").hint("send it again")
+    };
+    let mut response = refusal(path, error);
+    if failed == STALLED {
+        *response.status_mut() = axum::http::StatusCode::REQUEST_TIMEOUT;
+    }
+    // What is left of the body is not waited for.
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// A layer of routes that take files: the whole body may be as large as an upload.
+#[expect(dead_code, reason = "for the surfaces")]
+pub(crate) async fn upload(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    if let Some(limit) = request.extensions().get::<BodyLimit>() {
+        limit.0.most.store(app.settings().limits.upload_bytes.saturating_add(FRAMING), Ordering::Relaxed);
+    }
+    next.run(request).await
+}
+
+/// A request's body.
+struct Incoming {
+    inner: Body,
+    shared: Arc<Shared>,
+    seen: u64,
+    patience: Duration,
+    still: Option<Pin<Box<Sleep>>>,
+    allowance: Option<Arc<Allowance>>,
+}
+
+impl Incoming {
+    fn fail(&self, how: u8) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.shared.failed.store(how, Ordering::Relaxed);
+        Poll::Ready(Some(Err(axum::Error::new(if how == TOO_LARGE { BodyError::TooLarge } else { BodyError::Stalled }))))
+    }
+}
+
+impl hyper::body::Body for Incoming {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let most = self.shared.most.load(Ordering::Relaxed);
+        // Before anything is read, so that who asks whether it may send is told that it may not.
+        if self.seen.saturating_add(self.inner.size_hint().lower()) > most {
+            return self.fail(TOO_LARGE);
+        }
+        match Pin::new(&mut self.inner).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.still = None;
+                if let Some(data) = frame.data_ref() {
+                    let count = data.len() as u64;
+                    self.seen = self.seen.saturating_add(count);
+                    metrics::bytes(true, count);
+                    if let Some(allowance) = &self.allowance {
+                        allowance.spend(count);
+                    }
+                    if self.seen > most {
+                        return self.fail(TOO_LARGE);
+                    }
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Pending => {
+                let patience = self.patience;
+                let still = self.still.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+                if still.as_mut().poll(context).is_ready() { self.fail(STALLED) } else { Poll::Pending }
+            }
+            ended => ended,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// An answer's body.
+struct Outgoing {
+    inner: Body,
+    allowance: Option<Arc<Allowance>>,
+    _asking: Option<Asking>,
+}
+
+/// An answer whose bytes are counted, and which counts as being given until the last of them is taken.
+pub(crate) fn until_taken(mut response: Response, asking: Option<Asking>) -> Response {
+    let allowance = response.extensions_mut().remove::<Arc<Allowance>>();
+    response.map(|inner| Body::new(Outgoing { inner, allowance, _asking: asking }))
+}
+
+impl hyper::body::Body for Outgoing {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(context);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            metrics::bytes(false, data.len() as u64);
+            if let Some(allowance) = &self.allowance {
+                allowance.spend(data.len() as u64);
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
