@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::config::LogFormat;
+
 /// Run code of an AI agent in a fresh, isolated sandbox.
 #[derive(Debug, Parser)]
 #[command(name = "belljar", version, max_term_width = 100, after_help = EXIT_CODES)]
@@ -46,6 +48,9 @@ pub(crate) enum Command {
     /// Measure what sandboxes take on this machine, beside what Python and bubblewrap take there
     #[command(after_help = "Exit status 0 whether goals are reached or not. A full run takes some minutes, and the machine for itself.")]
     Bench(Bench),
+    /// Serve sandboxes over HTTP: sessions, files, many callers
+    #[command(after_help = SERVE)]
+    Serve(Serve),
     /// Show or check the configuration
     Config {
         #[command(subcommand)]
@@ -122,6 +127,38 @@ pub(crate) enum Env {
         /// Its name
         name: String,
     },
+}
+
+const SERVE: &str = "Each flag has a key of the same name below [server] in the configuration and, but for --log-level, a variable BELLJAR_<FLAG>. On loopback \
+    it works without any configuration and prints a key; BELLJAR_DEV_KEY (16 characters or more) fixes that key. Elsewhere it needs TLS or a proxy in front, \
+    keys (`belljar keys create`) or tokens of an issuer, and pools with `enabled = true`.\n\
+    SIGTERM and SIGINT end it in order, a second one at once. SIGHUP reads certificates, the issuer's keys and the settings of [server] and [auth] anew; \
+    addresses, pools and the data folder need a restart.";
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Address and port to listen on; may be given several times [default: 127.0.0.1:8720]
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    pub(crate) listen: Vec<String>,
+    /// PEM file with the certificate
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// PEM file with the certificate's key
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Make a certificate for development; clients trust it by the file tls/self-signed.pem below
+    /// the data folder
+    #[arg(long, conflicts_with = "tls_certificate")]
+    pub(crate) tls_self_signed: bool,
+    /// Name of the proxy in front that ends TLS
+    #[arg(long, value_name = "NAME")]
+    pub(crate) behind_proxy: Option<String>,
+    /// How the log is worded [default: text]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub(crate) log_format: Option<LogFormat>,
+    /// What the log holds: error, warn, info, debug, or a list of filters
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub(crate) log_level: String,
 }
 
 #[derive(Debug, Args)]

@@ -5,20 +5,26 @@ use std::process::ExitCode;
 use engine::{Controls, Engine, Settings};
 
 use crate::args::{Arguments, Command};
-use crate::config::Configuration;
+use crate::config::{Configuration, ServerSection};
 
 mod bench;
 mod config;
 mod doctor;
 mod env;
 mod run;
+mod serve;
 
 mod progress;
 
 /// Does what was asked.
 pub(crate) fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let configuration = Configuration::read(&arguments.global)?;
+    let flags = match &arguments.command {
+        Command::Serve(serve) => serve::flags(serve),
+        _ => ServerSection::default(),
+    };
+    let configuration = Configuration::read(&arguments.global, &flags)?;
     match arguments.command {
+        Command::Serve(serve) => serve::run(&serve, &arguments.global, configuration),
         Command::Run(run) => run::run(&run, &configuration),
         Command::Env { command } => env::run(command, &configuration),
         Command::Doctor { json } => doctor::run(json, &configuration),

@@ -1,13 +1,22 @@
 //! Configuration: defaults, then the file, then variables and flags. The only place that reads any of them.
 
+mod section;
+mod server;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use sandbox::Limits;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
+use self::server::{AuthSection, Inherited, PoolSection, Tables};
 use crate::args::Global;
 use crate::exit::usage;
+
+pub(crate) use self::section::Names;
+pub(crate) use self::server::{LogFormat, Server, ServerSection};
 
 /// The defaults, as a file that documents every key.
 const DEFAULTS: &str = include_str!("config.default.toml");
@@ -36,6 +45,7 @@ pub(crate) struct Configuration {
     pub(crate) process_spawning: Known<bool>,
     pub(crate) require: Known<Vec<String>>,
     pub(crate) limits: Limits,
+    pub(crate) server: Server,
     limit_origins: Vec<(String, Origin)>,
 }
 
@@ -49,11 +59,14 @@ struct File {
     process_spawning: Option<Spawning>,
     require: Option<Vec<String>>,
     limits: Option<FileLimits>,
+    server: Option<ServerSection>,
+    auth: Option<AuthSection>,
+    pools: Option<BTreeMap<String, PoolSection>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Spawning {
+pub(crate) enum Spawning {
     Allow,
     Deny,
 }
@@ -61,9 +74,9 @@ enum Spawning {
 macro_rules! limits {
     ($($name:ident: $kind:ty),* $(,)?) => {
         /// Limits as the file words them.
-        #[derive(Debug, Default, Deserialize)]
+        #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
         #[serde(deny_unknown_fields)]
-        struct FileLimits { $($name: Option<$kind>),* }
+        pub(crate) struct FileLimits { $($name: Option<$kind>),* }
 
         impl FileLimits {
             /// Puts what is given over `limits`, and lists every limit with its origin.
@@ -102,9 +115,13 @@ impl Configuration {
     ///
     /// # Errors
     /// A file that cannot be read, is not TOML, or has an unknown key or a value out of range.
-    pub(crate) fn read(global: &Global) -> anyhow::Result<Self> {
-        let defaults: File = toml::from_str(DEFAULTS)?;
-        let file = match &global.config {
+    pub(crate) fn read(global: &Global, flags: &ServerSection) -> anyhow::Result<Self> {
+        Self::read_with(global, flags, &|name| std::env::var_os(name))
+    }
+
+    fn read_with(global: &Global, flags: &ServerSection, variable: &dyn Fn(&str) -> Option<OsString>) -> anyhow::Result<Self> {
+        let mut defaults: File = toml::from_str(DEFAULTS)?;
+        let mut file = match &global.config {
             Some(path) => read_file(path)?,
             None => File::default(),
         };
@@ -115,19 +132,33 @@ impl Configuration {
                 given.apply(&mut limits, origin, &mut limit_origins);
             }
         }
-        let data = match (&global.data, file.data) {
+        let data = match (&global.data, file.data.take()) {
             (Some(data), _) => Known { value: data.clone(), origin: Origin::Flag },
             (None, Some(data)) => Known { value: data, origin: Origin::File },
             (None, None) => Known { value: default_data()?, origin: Origin::Default },
         };
         let spawning = layered(file.process_spawning, defaults.process_spawning.unwrap_or(Spawning::Deny));
+        let environment = layered(file.environment.take(), defaults.environment.take().unwrap_or_default());
+        check_limits(&limits)?;
+        let process_spawning = Known { value: spawning.value == Spawning::Allow, origin: spawning.origin };
+        let given = ServerSection::merge(&[(&variables(variable)?, Origin::Flag), (flags, Origin::Flag)]);
+        let given = Tables { server: given, ..Tables::default() };
+        let inherited = Inherited { environment: &environment.value, process_spawning: process_spawning.value, limits };
+        let (documented, filed) = (defaults.tables(), file.tables());
+        let mut layers = vec![(&documented, Origin::Default)];
+        if global.config.is_some() {
+            layers.push((&filed, Origin::File));
+        }
+        layers.push((&given, Origin::Flag));
+        let server = Server::resolve(&layers, &inherited)?;
         let configuration = Self {
             data,
-            environment: layered(file.environment, defaults.environment.unwrap_or_default()),
+            environment,
             python: layered(file.python.map(Some), None),
-            process_spawning: Known { value: spawning.value == Spawning::Allow, origin: spawning.origin },
+            process_spawning,
             require: layered(file.require, defaults.require.unwrap_or_default()),
             limits,
+            server,
             limit_origins,
         };
         configuration.check()?;
@@ -136,17 +167,8 @@ impl Configuration {
 
     fn check(&self) -> anyhow::Result<()> {
         let known = crate::command::doctor_layers();
-        if let Some(name) = self.require.value.iter().find(|name| !known.contains(&name.as_str())) {
-            return Err(usage(format!("`require` names the unknown layer `{name}`"), format!("known are: {}", known.join(", "))));
-        }
-        if !(0.01..=4096.0).contains(&self.limits.cpus) {
-            return Err(usage(format!("the limit `cpus` is {}", self.limits.cpus), "give a number from 0.01 to 4096"));
-        }
-        if !(1..=900).contains(&self.limits.wall_seconds) {
-            return Err(usage(format!("the limit `wall_seconds` is {}", self.limits.wall_seconds), "give a number from 1 to 900"));
-        }
-        match limit_lines(&self.limits).iter().find(|(_, value)| value == "0") {
-            Some((name, _)) => Err(usage(format!("the limit `{name}` is 0"), "leave it out to keep the default")),
+        match self.require.value.iter().find(|name| !known.contains(&name.as_str())) {
+            Some(name) => Err(usage(format!("`require` names the unknown layer `{name}`"), format!("known are: {}", known.join(", ")))),
             None => Ok(()),
         }
     }
@@ -173,7 +195,83 @@ impl Configuration {
             let origin = self.limit_origins.iter().find(|(limit, _)| limit == name).map_or(Origin::Default, |(_, origin)| *origin);
             line(&format!("limits.{name}"), &value, origin);
         }
+        for (name, value, origin) in self.server.lines() {
+            line(name, value, *origin);
+        }
         text
+    }
+}
+
+impl File {
+    /// The server's tables, which are taken out.
+    fn tables(&mut self) -> Tables {
+        let jwt = self.auth.take().and_then(|auth| auth.jwt).unwrap_or_default();
+        Tables { server: self.server.take().unwrap_or_default(), jwt, pools: self.pools.take().unwrap_or_default() }
+    }
+}
+
+/// What variables say of the server.
+fn variables(variable: &dyn Fn(&str) -> Option<OsString>) -> anyhow::Result<ServerSection> {
+    let text = |name: &str| match variable(name).map(OsString::into_string) {
+        None => Ok(None),
+        Some(Ok(text)) => Ok(Some(text).filter(|text| !text.is_empty())),
+        Some(Err(_)) => Err(usage(format!("`{name}` is not text"), "give it as UTF-8")),
+    };
+    let names = |name: &str| anyhow::Ok(text(name)?.map(|text| Names::Many(text.split(',').map(|part| part.trim().to_owned()).collect())));
+    let self_signed = match text("BELLJAR_TLS_SELF_SIGNED")?.as_deref() {
+        None => None,
+        Some("1" | "true") => Some(true),
+        Some("0" | "false") => Some(false),
+        Some(other) => return Err(usage(format!("`BELLJAR_TLS_SELF_SIGNED` is `{other}`"), "give true or false")),
+    };
+    let log_format = match text("BELLJAR_LOG_FORMAT")?.as_deref() {
+        None => None,
+        Some("text") => Some(LogFormat::Text),
+        Some("json") => Some(LogFormat::Json),
+        Some(other) => return Err(usage(format!("`BELLJAR_LOG_FORMAT` is `{other}`"), "give text or json")),
+    };
+    Ok(ServerSection {
+        listen: names("BELLJAR_LISTEN")?,
+        tls_certificate: variable("BELLJAR_TLS_CERTIFICATE").map(PathBuf::from),
+        tls_key: variable("BELLJAR_TLS_KEY").map(PathBuf::from),
+        tls_self_signed: self_signed,
+        behind_proxy: text("BELLJAR_BEHIND_PROXY")?,
+        hosts: names("BELLJAR_HOSTS")?,
+        origins: names("BELLJAR_ORIGINS")?,
+        log_format,
+        ..ServerSection::default()
+    })
+}
+
+/// The key of development, where one is given.
+///
+/// # Errors
+/// It is shorter than 16 characters, or cannot stand in a header.
+pub(crate) fn dev_key() -> anyhow::Result<Option<String>> {
+    let Some(key) = std::env::var_os("BELLJAR_DEV_KEY").filter(|key| !key.is_empty()) else { return Ok(None) };
+    match key.into_string() {
+        Ok(key) if key.chars().count() >= 16 && key.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Some(key)),
+        _ => Err(usage("`BELLJAR_DEV_KEY` is no key", "give at least 16 letters, digits and signs, without spaces")),
+    }
+}
+
+/// Where a service manager wants to hear of us.
+pub(crate) fn notify_socket() -> Option<OsString> {
+    std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty())
+}
+
+/// # Errors
+/// A limit that cannot be.
+fn check_limits(limits: &Limits) -> anyhow::Result<()> {
+    if !(0.01..=4096.0).contains(&limits.cpus) {
+        return Err(usage(format!("the limit `cpus` is {}", limits.cpus), "give a number from 0.01 to 4096"));
+    }
+    if !(1..=900).contains(&limits.wall_seconds) {
+        return Err(usage(format!("the limit `wall_seconds` is {}", limits.wall_seconds), "give a number from 1 to 900"));
+    }
+    match limit_lines(limits).iter().find(|(_, value)| value == "0") {
+        Some((name, _)) => Err(usage(format!("the limit `{name}` is 0"), "leave it out to keep the default")),
+        None => Ok(()),
     }
 }
 
@@ -209,15 +307,72 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("belljar.toml");
         std::fs::write(&path, text).unwrap();
-        Configuration::read(&Global { data: Some("/d".into()), config: Some(path) })
+        Configuration::read_with(&Global { data: Some("/d".into()), config: Some(path) }, &ServerSection::default(), &|_| None)
     }
 
     #[test]
     fn the_documented_defaults_are_the_defaults() {
-        let configuration = Configuration::read(&Global { data: Some("/d".into()), config: None }).unwrap();
+        let configuration = Configuration::read_with(&Global { data: Some("/d".into()), config: None }, &ServerSection::default(), &|_| None).unwrap();
         assert_eq!(configuration.limits, Limits::default());
         assert_eq!(limit_lines(&configuration.limits).len(), configuration.limit_origins.len(), "every limit is documented");
         assert_eq!(configuration.environment.value, "core");
+    }
+
+    #[test]
+    fn without_a_file_there_is_one_pool_on_loopback() {
+        let configuration = Configuration::read_with(&Global { data: Some("/d".into()), config: None }, &ServerSection::default(), &|_| None).unwrap();
+        let server = &configuration.server;
+        assert_eq!(server.listen, ["127.0.0.1:8720".parse().unwrap()]);
+        assert_eq!(server.settings, ::server::settings::Settings::default(), "the documented limits are the limits");
+        let [pool] = server.pools.as_slice() else { panic!("{:?}", server.pools) };
+        let (settings, defaults) = (&pool.settings, engine::PoolSettings::default());
+        assert_eq!((settings.name.as_str(), settings.environment.as_str(), settings.sandboxes.ready, pool.enabled), ("default", "core", 4, None));
+        assert_eq!((settings.sandboxes.template_bytes, settings.sandboxes.reserve_bytes), (defaults.template_bytes, defaults.reserve_bytes));
+        assert!(settings.sandboxes.shell && !settings.sandboxes.process_spawning && settings.create_on_use && server.default_pool == "default");
+    }
+
+    #[test]
+    fn flags_are_over_variables_and_those_over_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("belljar.toml");
+        std::fs::write(&path, "[server]\nlisten = \"127.0.0.1:1\"\nhosts = [\"file\"]\nbehind_proxy = \"file\"\n").unwrap();
+        let flags = ServerSection { listen: Some(Names::Many(vec!["127.0.0.1:3".to_owned()])), ..ServerSection::default() };
+        let variable = |name: &str| match name {
+            "BELLJAR_LISTEN" => Some("127.0.0.1:2".into()),
+            "BELLJAR_HOSTS" => Some("a, b".into()),
+            _ => None,
+        };
+        let configuration = Configuration::read_with(&Global { data: Some("/d".into()), config: Some(path) }, &flags, &variable).unwrap();
+        let server = &configuration.server;
+        assert_eq!(server.listen, ["127.0.0.1:3".parse().unwrap()]);
+        assert_eq!((server.settings.hosts.as_slice(), server.settings.behind_proxy.as_deref()), (["a", "b"].map(str::to_owned).as_slice(), Some("file")));
+        let shown = configuration.show();
+        assert!(shown.contains("server.hosts = [\"a\", \"b\"]  # flag or variable\n") && shown.contains("server.behind_proxy = \"file\"  # file\n"), "{shown}");
+        assert!(shown.contains("server.limits.body_bytes = 16777216  # default\n") && shown.contains("pools.default.ready = 4  # default\n"), "{shown}");
+    }
+
+    #[test]
+    fn pools_take_what_they_do_not_say_from_above() {
+        let configuration = read(
+            "environment = \"mine\"\nprocess_spawning = \"allow\"\n[limits]\nprocesses = 7\n[pools.a]\nenabled = true\nready = 0\n[pools.a.limits]\ncpus = 0.5\n\
+             [pools.b]\nenvironment = \"core\"\nshell = \"deny\"\nenabled = false\n",
+        )
+        .unwrap();
+        let [a, b] = configuration.server.pools.as_slice() else { panic!("{:?}", configuration.server.pools) };
+        assert_eq!((a.settings.environment.as_str(), a.settings.sandboxes.limits.processes, a.settings.sandboxes.ready), ("mine", 7, 0));
+        assert!((a.settings.sandboxes.limits.cpus - 0.5).abs() < 1e-9 && a.settings.sandboxes.process_spawning && a.enabled == Some(true));
+        assert!(b.settings.environment == "core" && !b.settings.sandboxes.shell && b.settings.sandboxes.ready == 4 && b.enabled == Some(false));
+        assert_eq!(configuration.server.default_pool, "a", "the only one that is on");
+        assert!(configuration.show().contains("pools.a.limits.cpus = 0.5  # file\n"), "{}", configuration.show());
+    }
+
+    #[test]
+    fn variables_that_are_no_values_are_refused() {
+        for (name, value) in [("BELLJAR_TLS_SELF_SIGNED", "perhaps"), ("BELLJAR_LOG_FORMAT", "xml"), ("BELLJAR_LISTEN", "here")] {
+            let variable = |asked: &str| (asked == name).then(|| value.into());
+            let read = Configuration::read_with(&Global { data: Some("/d".into()), config: None }, &ServerSection::default(), &variable);
+            assert!(read.unwrap_err().to_string().contains(value), "{name}");
+        }
     }
 
     #[test]
@@ -238,6 +393,28 @@ mod tests {
             ("[limits]\nwall_seconds = 901", "`wall_seconds` is 901"),
             ("require = [\"moat\"]", "unknown layer `moat`"),
             ("process_spawning = \"maybe\"", "at line 1"),
+            ("[server]\nlisten = \"x\"", "`x` is no address"),
+            ("[server]\n\nport = 1", "at line 3"),
+            ("[server.limits]\nbody_bytes = 0", "`body_bytes` is 0"),
+            ("[server.limits]\nheader_timeout_seconds = 0", "`header_timeout_seconds` is 0"),
+            ("[server.callers]\nmax_sessions = 0", "`server.callers.max_sessions` is 0"),
+            ("[server]\ntls_key = \"k\"", "go together"),
+            ("[server]\ntls_key = \"k\"\ntls_certificate = \"c\"\ntls_self_signed = true", "beside a certificate"),
+            ("[server]\ndefault_pool = \"x\"", "`default_pool` names `x`"),
+            ("[pools.a]\n[pools.b]", "none of the pools is the default"),
+            ("[pools.a]\nenabled = false", "no pool is on"),
+            ("[pools.default]\nbackend = \"kvm\"", "asks for `kvm`"),
+            ("[pools.default]\nbackend = \"x\"", "unknown backend `x`"),
+            ("[pools.default]\nnetwork = \"all\"", "asks for the network `all`"),
+            ("[pools.default]\nmax_session = 1", "unknown field `max_session`"),
+            ("[pools.default]\nmax_sessions = 0", "`pools.default.max_sessions` is 0"),
+            ("[pools.default.limits]\ncpus = 0.0", "`cpus` is 0"),
+            ("[pools.\"a b\"]", "`a b` is no name for a pool"),
+            ("[auth.jwt]\nissuer = \"x\"", "`auth.jwt` needs"),
+            ("[auth.jwt]\nissuer = \"x\"\naudiences = \"y\"", "needs one of"),
+            ("[auth.jwt]\nissuer = \"x\"\naudiences = \"y\"\njwks_url = \"http://x\"", "does not begin with https://"),
+            ("[auth.jwt]\nissuer = \"x\"\naudiences = \"y\"\njwks_file = \"f\"\nroles = { a = \"root\" }", "unknown role `root`"),
+            ("[auth.oauth]", "unknown field `oauth`"),
         ] {
             let error = read(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");

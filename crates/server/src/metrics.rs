@@ -1,6 +1,7 @@
 //! What is counted, for Prometheus: every metric there is stands here.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -8,8 +9,9 @@ use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
+use engine::record::{Concluded, Intent, Note, RecordError, Recorder};
 use engine::session::{Finished, Opened};
-use engine::{Error, ErrorKind};
+use engine::{Error, ErrorKind, Language, Outcome};
 use metrics::{Unit, counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -62,10 +64,15 @@ fn describe() {
     metrics::describe_gauge!("belljar_process_start_time_seconds", Unit::Seconds, "when the server was started, in seconds since 1970");
 }
 
-/// An execution that has ended; `outcome` is `failed` where we could not do our part.
-pub(crate) fn executed(pool: &str, surface: &'static str, language: &'static str, outcome: &'static str, ran: Duration) {
-    counter!("belljar_executions_total", "pool" => pool.to_owned(), "surface" => surface, "language" => language, "outcome" => outcome).increment(1);
-    histogram!("belljar_execution_seconds", "pool" => pool.to_owned()).record(ran.as_secs_f64());
+/// An outcome's name on the wire.
+fn word(outcome: Outcome) -> String {
+    serde_json::to_value(outcome).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn executed(begun: &Begun, outcome: String, ran: Duration) {
+    let Begun { pool, surface, language } = begun;
+    counter!("belljar_executions_total", "pool" => pool.clone(), "surface" => *surface, "language" => *language, "outcome" => outcome).increment(1);
+    histogram!("belljar_execution_seconds", "pool" => pool.clone()).record(ran.as_secs_f64());
 }
 
 /// Where the time of an execution went, besides running: for the surface that waited for it.
@@ -84,6 +91,55 @@ pub(crate) fn opened(pool: &str, opened: &Opened) {
 
 fn allocated(pool: &str, time: Duration) {
     histogram!("belljar_allocation_seconds", "pool" => pool.to_owned()).record(time.as_secs_f64());
+}
+
+/// A recorder that counts what passes: the one place that every execution comes through, whatever its surface.
+pub struct Counted<R> {
+    inner: R,
+    running: Mutex<HashMap<String, Begun>>,
+}
+
+/// What is known of an execution from its beginning.
+struct Begun {
+    pool: String,
+    surface: &'static str,
+    language: &'static str,
+}
+
+impl<R: Recorder> Counted<R> {
+    /// Counts what this one is given.
+    #[must_use]
+    pub fn new(inner: R) -> Self {
+        Self { inner, running: Mutex::default() }
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<String, Begun>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<R: Recorder> Recorder for Counted<R> {
+    fn intend(&self, intent: &Intent) -> Result<(), RecordError> {
+        self.inner.intend(intent)?;
+        let language = match intent.language {
+            Language::Python => "python",
+            Language::Shell => "shell",
+        };
+        self.running().insert(intent.execution.clone(), Begun { pool: intent.pool.clone(), surface: intent.surface, language });
+        Ok(())
+    }
+
+    fn conclude(&self, concluded: &Concluded) {
+        if let Some(begun) = self.running().remove(&concluded.execution) {
+            let outcome = concluded.outcome.map_or_else(|| "failed".to_owned(), word);
+            executed(&begun, outcome, Duration::from_millis(concluded.execution_time_ms));
+        }
+        self.inner.conclude(concluded);
+    }
+
+    fn note(&self, note: &Note) {
+        self.inner.note(note);
+    }
 }
 
 /// A request that was refused before anything was done.
@@ -185,7 +241,7 @@ mod tests {
     #[test]
     fn names_are_those_that_are_written_down() {
         let handle = install();
-        executed("default", "rest", "python", "completed", Duration::from_millis(3));
+        executed(&Begun { pool: "default".to_owned(), surface: "rest", language: "python" }, word(Outcome::Completed), Duration::from_millis(3));
         histogram!("belljar_queue_seconds").record(0.0);
         allocated("default", Duration::from_millis(3));
         refused("unauthenticated");

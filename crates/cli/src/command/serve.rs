@@ -1,0 +1,227 @@
+//! `belljar serve`: sandboxes over HTTP, until it is told to end.
+
+mod logs;
+mod notify;
+mod rules;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use engine::record::{Recorder, Unrecorded};
+use engine::session::Sessions;
+use server::app::App;
+use server::auth::{Auth, NoKeys};
+use server::jwt::Issuer;
+use server::listen::{Listener, serve as serve_on};
+use server::metrics::Counted;
+use server::tls::{Files, Tls, self_signed};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::args::{Global, Serve};
+use crate::config::{self, Configuration, Names, Server, ServerSection};
+use crate::exit::usage;
+use crate::terminal;
+
+/// How long connections get to end after everything that runs has ended.
+const LAST_ANSWERS: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// What the flags say, as a section of the configuration.
+pub(crate) fn flags(serve: &Serve) -> ServerSection {
+    ServerSection {
+        listen: (!serve.listen.is_empty()).then(|| Names::Many(serve.listen.clone())),
+        tls_certificate: serve.tls_certificate.clone(),
+        tls_key: serve.tls_key.clone(),
+        tls_self_signed: serve.tls_self_signed.then_some(true),
+        behind_proxy: serve.behind_proxy.clone(),
+        log_format: serve.log_format,
+        ..ServerSection::default()
+    }
+}
+
+/// Serves.
+pub(crate) fn run(serve: &Serve, global: &Global, configuration: Configuration) -> anyhow::Result<ExitCode> {
+    logs::start(&serve.log_level, configuration.server.log_format)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let served = runtime.block_on(until_told(serve, global, configuration));
+    // What is still stuck in a thread ends with the process.
+    runtime.shutdown_background();
+    served
+}
+
+fn on(kind: SignalKind) -> anyhow::Result<Signal> {
+    signal(kind).context("cannot wait for signals")
+}
+
+/// Signals to end.
+struct Ends {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Ends {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? })
+    }
+
+    /// Waits until the process is told to end.
+    async fn told(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+async fn until_told(serve: &Serve, global: &Global, configuration: Configuration) -> anyhow::Result<ExitCode> {
+    let mut ends = Ends::new()?;
+    let mut reload = on(SignalKind::hangup())?;
+    let starting = start(configuration);
+    let mut running = tokio::select! {
+        running = starting => running?,
+        // Whatever is being built is left as it is: it is finished or swept away by the next start.
+        () = ends.told() => return Ok(ExitCode::SUCCESS),
+    };
+    loop {
+        tokio::select! {
+            () = ends.told() => break,
+            _ = reload.recv() => running.reload(serve, global).await,
+            _ = &mut running.serving => anyhow::bail!("the server has ended by itself"),
+        }
+    }
+    tokio::select! {
+        () = running.end() => {}
+        () = ends.told() => tracing::warn!("told to end a second time: what runs is ended at once"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A server that serves.
+struct Running {
+    app: Arc<App>,
+    configuration: Configuration,
+    tls: Option<Arc<Tls>>,
+    stop: CancellationToken,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+/// Does everything that has to be done before it serves.
+async fn start(configuration: Configuration) -> anyhow::Result<Running> {
+    let server = &configuration.server;
+    let dev_key = config::dev_key()?;
+    rules::check(server, false, dev_key.as_deref())?;
+    raise_descriptors();
+    let tls = tls(&configuration)?;
+    let mut listeners = Vec::new();
+    for address in &server.listen {
+        let listener = TcpListener::bind(address).await;
+        let listener =
+            listener.map_err(|error| usage(format!("cannot listen on {address}: {error}"), "choose another address with --listen, or end what uses it"))?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        listeners.push((format!("{scheme}://{}", listener.local_addr()?), Listener::Tcp(listener, tls.clone())));
+    }
+    let issuer = issuer(server).await?;
+    let recorder: Arc<dyn Recorder> = Arc::new(Counted::new(Unrecorded));
+    let sessions = sessions(&configuration, recorder).await?;
+    let (dev_key, told) = rules::dev_key(server, dev_key, false)?;
+    let auth = Auth::new(Box::new(NoKeys), dev_key, issuer);
+    let app = App::new(sessions, server.default_pool.clone(), auth, server.settings.clone());
+    let socket = configuration.data.value.join("server.sock");
+    let mut all = Vec::new();
+    match Listener::unix(&socket) {
+        Ok(listener) => all.push(listener),
+        Err(error) => tracing::warn!(path = %socket.display(), error = %error, "no socket for this user's own calls"),
+    }
+    for (url, listener) in listeners {
+        terminal::note(&format!("listening: {url}"));
+        all.push(listener);
+    }
+    if let Some(key) = told {
+        terminal::note(&format!("key: {key}"));
+    }
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(serve_on(Arc::clone(&app), all, stop.clone()));
+    notify::say("READY=1");
+    tracing::info!(pools = server.pools.len(), "serving");
+    Ok(Running { app, configuration, tls, stop, serving })
+}
+
+impl Running {
+    /// Ends in order: no new connections, time for what runs, then the end of all sandboxes.
+    async fn end(&mut self) {
+        notify::say("STOPPING=1");
+        let grace = self.configuration.server.shutdown_grace;
+        tracing::info!(grace_seconds = grace.as_secs(), "ending");
+        self.app.end();
+        self.stop.cancel();
+        self.app.sessions.shutdown(grace).await;
+        if tokio::time::timeout(LAST_ANSWERS, &mut self.serving).await.is_err() {
+            self.serving.abort();
+        }
+    }
+
+    /// Takes what can be taken while it runs; all of it, or nothing.
+    async fn reload(&mut self, serve: &Serve, global: &Global) {
+        match self.take_anew(serve, global).await {
+            Ok(()) => tracing::info!("settings were read anew"),
+            Err(error) => tracing::error!(error = format!("{error:#}"), "the settings stay as they were"),
+        }
+    }
+
+    async fn take_anew(&mut self, serve: &Serve, global: &Global) -> anyhow::Result<()> {
+        let fresh = Configuration::read(global, &flags(serve))?;
+        let issuer = issuer(&fresh.server).await?;
+        if let Some(tls) = &self.tls {
+            tls.reload()?;
+        }
+        for name in rules::needs_restart(&self.configuration, &fresh) {
+            tracing::warn!(setting = name, "has changed, and needs a restart");
+        }
+        self.app.auth.set_issuer(issuer);
+        self.app.set(fresh.server.settings.clone());
+        self.configuration.server.shutdown_grace = fresh.server.shutdown_grace;
+        Ok(())
+    }
+}
+
+fn tls(configuration: &Configuration) -> anyhow::Result<Option<Arc<Tls>>> {
+    let server = &configuration.server;
+    let files = match &server.tls_files {
+        Some((certificate, key)) => Files { certificate: certificate.clone(), key: key.clone() },
+        None if server.tls_self_signed => {
+            let names: Vec<String> = server.listen.iter().map(|address| address.ip().to_string()).chain(server.settings.hosts.iter().cloned()).collect();
+            self_signed(&configuration.data.value.join("tls"), &names)?
+        }
+        None => return Ok(None),
+    };
+    let opened = Tls::open(files).map_err(|error| usage(error.to_string(), "check `tls_certificate` and `tls_key`"))?;
+    Ok(Some(opened))
+}
+
+async fn issuer(server: &Server) -> anyhow::Result<Option<Arc<Issuer>>> {
+    let Some(settings) = server.settings.jwt.clone() else { return Ok(None) };
+    let loaded = tokio::task::spawn_blocking(move || Issuer::load(settings)).await.context("reading the issuer's keys")?;
+    Ok(Some(loaded.map_err(|error| usage(error.to_string(), "check `[auth.jwt]`"))?))
+}
+
+/// Builds environments and starts pools, with progress on stderr.
+async fn sessions(configuration: &Configuration, recorder: Arc<dyn Recorder>) -> anyhow::Result<Arc<Sessions>> {
+    let engine = super::engine(configuration);
+    let pools = configuration.server.pools.iter().filter(|pool| pool.enabled != Some(false)).map(|pool| pool.settings.clone()).collect();
+    let starting = tokio::task::spawn_blocking(move || {
+        let mut shown = super::progress::Shown::new();
+        Sessions::start(&engine, pools, recorder, &mut |event| shown.show(event))
+    });
+    Ok(starting.await.context("starting the pools")??)
+}
+
+/// As many descriptors as this process may have: every connection and every sandbox takes some.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum }) {
+        tracing::warn!(error = %error, "the limit of descriptors stays as it is");
+    }
+}
