@@ -70,7 +70,8 @@ pub(crate) fn collect(file: File, entry: &Entry, folder: Option<&Path>) -> io::R
 
 /// A file that is told of, but neither read nor copied.
 pub(crate) fn listed(entry: &Entry) -> Artifact {
-    Artifact { path: entry.path.to_string_lossy().into_owned(), size_bytes: entry.size, media_type: media_type(&entry.path), sha256: None, url: None }
+    let path = entry.path.to_string_lossy().into_owned();
+    Artifact { path, raw_path: entry.path.clone(), size_bytes: entry.size, media_type: media_type(&entry.path), sha256: None, url: None }
 }
 
 /// Creates the file for an artifact beneath the output folder, whose path consists of plain names only.

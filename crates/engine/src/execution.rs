@@ -1,6 +1,7 @@
 //! The execution object: what one run of code came to. Its JSON form is a fixed point for every surface.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use sandbox::Limits;
 use serde::Serialize;
@@ -168,8 +169,11 @@ pub(crate) fn is_picture(media_type: &str) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Artifact {
-    /// Within the workspace.
+    /// Within the workspace, as text.
     pub path: String,
+    /// Within the workspace, as the bytes that the code chose: what addresses it where the name is not UTF-8.
+    #[serde(skip)]
+    pub raw_path: PathBuf,
     /// Size in bytes.
     pub size_bytes: u64,
     /// Guessed from the name.
