@@ -1,0 +1,59 @@
+//! Files on their way between callers and a session's workspace, for every surface.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use engine::session::{FileEntry, Session};
+use engine::{Error, ErrorKind};
+
+/// Bytes written at once.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// Padding may be left out: some clients do.
+const BASE64: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
+
+/// Decodes base64.
+///
+/// # Errors
+/// `invalid_request`.
+pub(crate) fn decode(text: &str) -> Result<Vec<u8>, Error> {
+    BASE64.decode(text).map_err(|error| Error::new(ErrorKind::InvalidRequest, format!("the content is not valid base64: {}", wording(&error))))
+}
+
+fn wording(error: &base64::DecodeError) -> String {
+    let text = error.to_string();
+    let text = text.strip_suffix('.').unwrap_or(&text);
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+}
+
+/// Writes a file whole, in place of one that was there.
+///
+/// # Errors
+/// As of [`Session::upload`].
+pub(crate) async fn put(session: &Arc<Session>, path: &Path, bytes: &[u8]) -> Result<FileEntry, Error> {
+    let mut upload = session.upload(path, u64::try_from(bytes.len()).ok()).await?;
+    for piece in bytes.chunks(CHUNK_BYTES) {
+        upload.write(piece).await?;
+    }
+    upload.finish().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_with_and_without_padding() {
+        assert_eq!(decode("aGk=").unwrap(), b"hi");
+        assert_eq!(decode("aGk").unwrap(), b"hi");
+        assert_eq!(decode("").unwrap(), b"");
+        for text in ["a", "aGk=x", "a b=", "äöüä"] {
+            assert_eq!(decode(text).unwrap_err().kind, ErrorKind::InvalidRequest, "{text}");
+        }
+    }
+}
