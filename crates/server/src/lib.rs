@@ -18,4 +18,5 @@ mod health;
 mod json;
 mod limit;
 mod rest;
+mod tools;
 mod trace;

@@ -280,7 +280,7 @@ pub(crate) enum FileKind {
 }
 
 /// A file or folder of the workspace.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = File, example = json!({
     "path": "data/sales.csv", "type": "file", "sizeBytes": 1234, "modifiedAt": "2026-03-01T12:00:00.000Z", "mediaType": "text/csv",
