@@ -17,7 +17,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::auth::{self, Auth};
 use crate::error::refusal;
 use crate::settings::Settings;
-use crate::{body, door, health, limit, metrics, trace};
+use crate::{body, door, health, limit, metrics, rest, trace};
 
 /// The server's state, shared by all handlers.
 pub struct App {
@@ -82,7 +82,7 @@ pub fn router(app: Arc<App>) -> Router {
 
 /// The surfaces.
 fn surfaces() -> Router<Arc<App>> {
-    Router::new().merge(health::router()).merge(metrics::router())
+    Router::new().merge(health::router()).merge(metrics::router()).merge(rest::router())
 }
 
 /// Every route that there is: its methods and its path, as they are mounted.

@@ -40,7 +40,7 @@ pub(crate) async fn put(session: &Arc<Session>, path: &Path, bytes: &[u8]) -> Re
     for piece in bytes.chunks(CHUNK_BYTES) {
         upload.write(piece).await?;
     }
-    upload.finish().await
+    Ok(upload.finish().await?.file)
 }
 
 #[cfg(test)]

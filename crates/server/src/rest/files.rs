@@ -7,7 +7,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use engine::session::{FileEntry, parse_path};
+use engine::session::{FileEntry, Uploaded, parse_path};
 use engine::{Error, ErrorKind};
 use futures_util::StreamExt;
 
@@ -120,22 +120,21 @@ pub(crate) async fn write(call: Call, headers: HeaderMap, body: Body) -> Result<
     if headers.contains_key(header::CONTENT_RANGE) {
         return Err(Error::new(ErrorKind::InvalidRequest, "a part of a file cannot be written").hint("send the whole file without Content-Range").into());
     }
-    let was_there = place.session.file(&path).await.is_ok();
     let mut upload = place.session.upload(&path, declared(&headers)).await?;
     let mut pieces = body.into_data_stream();
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|error| broken(&error))?;
         upload.write(&piece).await?;
     }
-    let entry = upload.finish().await?;
-    Ok(written(&entry, &place.links, was_there))
+    let uploaded = upload.finish().await?;
+    Ok(written(&uploaded, &place.links))
 }
 
-fn written(entry: &FileEntry, links: &Links, was_there: bool) -> Response {
-    let view = FileView::of(entry, links);
+fn written(Uploaded { file, replaced }: &Uploaded, links: &Links) -> Response {
+    let view = FileView::of(file, links);
     let location = view.url.as_deref().and_then(|url| HeaderValue::from_str(url).ok());
-    let mut response = (if was_there { StatusCode::OK } else { StatusCode::CREATED }, Json(view)).into_response();
-    if let Some(location) = location.filter(|_| !was_there) {
+    let mut response = (if *replaced { StatusCode::OK } else { StatusCode::CREATED }, Json(view)).into_response();
+    if let Some(location) = location.filter(|_| !replaced) {
         response.headers_mut().insert(header::LOCATION, location);
     }
     response

@@ -85,7 +85,7 @@ fn stamp(file: &File) -> Option<(u64, u64, i64, i64)> {
 }
 
 /// The PDF, or in words why it is none.
-async fn checked(session: &Session, path: &Path, before: Option<(u64, u64, i64, i64)>) -> Result<Result<(File, FileEntry), &'static str>, Error> {
+async fn checked(session: &Arc<Session>, path: &Path, before: Option<(u64, u64, i64, i64)>) -> Result<Result<(File, FileEntry), &'static str>, Error> {
     let (file, entry) = match session.open_file(path).await {
         Ok(opened) => opened,
         Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Conflict) => return Ok(Err("was not written")),
@@ -127,7 +127,7 @@ async fn copy(session: &Arc<Session>, file: File, size: u64, to: &Path) -> Resul
         upload.write(&piece).await?;
         at = at.saturating_add(u64::try_from(length).unwrap_or_default());
     }
-    upload.finish().await
+    Ok(upload.finish().await?.file)
 }
 
 #[cfg(test)]
