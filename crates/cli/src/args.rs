@@ -181,6 +181,12 @@ pub(crate) struct Bench {
     /// Measure these rows only
     #[arg(long, value_name = "ROW", value_enum, value_delimiter = ',')]
     pub(crate) only: Vec<BenchRow>,
+    /// Measure sessions over HTTP, with a server of its own on loopback, and nothing else
+    #[arg(long, conflicts_with = "only")]
+    pub(crate) serve: bool,
+    /// With --serve: a Jupyter Kernel Gateway beside it, installed below the data folder
+    #[arg(long, requires = "serve")]
+    pub(crate) gateway: bool,
 }
 
 /// What `--only` can name.
@@ -199,6 +205,7 @@ pub(crate) enum BenchRow {
     Memory,
     Refill,
     Many,
+    Serve,
 }
 
 impl BenchRow {

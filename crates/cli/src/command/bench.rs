@@ -5,6 +5,7 @@
 //! of a series are percentiles of its samples; one that so few samples cannot tell is left out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,6 +34,7 @@ mod rate;
 mod refill;
 mod report;
 mod samples;
+mod serve;
 mod table;
 
 /// The order of steps comes from this.
@@ -50,7 +52,7 @@ pub(crate) fn run(arguments: &args::Bench, configuration: &Configuration) -> any
     let stop = Stop::listen()?;
     let engine = super::engine(configuration);
     let started = SystemTime::now();
-    let mut bench = Bench::new(&engine, plan, stop)?;
+    let mut bench = Bench::new(&engine, plan, stop, configuration.data.value.clone())?;
     if let Err(error) = bench.measure() {
         bench.progress.finish_and_clear();
         if bench.stop.is_asked() {
@@ -81,22 +83,29 @@ struct Plan {
     /// Sandboxes to park at once.
     many: usize,
     environment: String,
+    /// Measure a Jupyter Kernel Gateway too.
+    gateway: bool,
 }
 
 impl Plan {
     fn new(arguments: &args::Bench, configuration: &Configuration) -> anyhow::Result<Self> {
         let all = arguments.only.is_empty();
         let mut rows: BTreeSet<Row> = if all { Row::value_variants() } else { &arguments.only }.iter().copied().collect();
+        if arguments.serve {
+            rows = BTreeSet::from([Row::Serve]);
+        } else if all {
+            rows.remove(&Row::Serve);
+        }
         let many = arguments.parked.unwrap_or(if arguments.quick { 0 } else { MANY });
         if many == 0 && rows.remove(&Row::Many) && rows.is_empty() {
             return Err(usage("there is nothing to measure: the row `many` parks no sandbox", "say how many with --parked"));
         }
-        if arguments.parked.is_some_and(|many| many > 0) && !rows.contains(&Row::Many) {
+        if arguments.parked.is_some_and(|many| many > 0) && !rows.contains(&Row::Many) && !rows.contains(&Row::Serve) {
             return Err(usage("--parked is of no use: the row `many` is not among those of --only", "add it: `--only many`"));
         }
         let rounds = arguments.rounds.unwrap_or(if arguments.quick { 2 } else { 40 });
         let environment = arguments.environment.clone().unwrap_or_else(|| configuration.environment.value.clone());
-        Ok(Self { rows, quick: arguments.quick, rounds, many: usize::try_from(many)?, environment })
+        Ok(Self { rows, quick: arguments.quick, rounds, many: usize::try_from(many)?, environment, gateway: arguments.gateway })
     }
 
     fn has(&self, row: Row) -> bool {
@@ -175,6 +184,8 @@ struct Bench<'a> {
     engine: &'a Engine,
     plan: Plan,
     stop: Stop,
+    /// The data folder.
+    data: PathBuf,
     environment: Environment,
     machine: machine::Machine,
     versions: BTreeMap<String, String>,
@@ -185,7 +196,7 @@ struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    fn new(engine: &'a Engine, plan: Plan, stop: Stop) -> anyhow::Result<Self> {
+    fn new(engine: &'a Engine, plan: Plan, stop: Stop, data: PathBuf) -> anyhow::Result<Self> {
         let mut shown = super::progress::Shown::new();
         let build = Command::BuildEnvironment { name: plan.environment.clone(), options: Default::default(), progress: &mut |event| shown.show(event) };
         let Reply::Environments(mut built) = engine.dispatch(build)? else { bail!("the engine gave no environment") };
@@ -199,17 +210,18 @@ impl<'a> Bench<'a> {
         if let Ok(style) = ProgressStyle::with_template("{msg} {pos}/{len} [{elapsed}]") {
             progress.set_style(style);
         }
-        Ok(Self { engine, plan, stop, environment, machine, versions, records, random, problems: BTreeSet::new(), progress })
+        Ok(Self { engine, plan, stop, data, environment, machine, versions, records, random, problems: BTreeSet::new(), progress })
     }
 
     /// All phases, one after the other: each has its own pools.
     fn measure(&mut self) -> anyhow::Result<()> {
         type Phase = fn(&mut Bench<'_>) -> anyhow::Result<()>;
-        let phases: [(&str, Phase, &[Row]); 4] = [
+        let phases: [(&str, Phase, &[Row]); 5] = [
             ("latency", latency::measure, latency::ROWS),
             ("rate", rate::measure, &[Row::Rate, Row::Memory]),
             ("refill", refill::measure, &[Row::Refill]),
             ("many", many::measure, &[Row::Many]),
+            ("serve", serve::measure, &[Row::Serve]),
         ];
         for (name, measure, rows) in phases {
             if rows.iter().any(|row| self.plan.has(*row)) {

@@ -56,6 +56,7 @@ impl Figures {
     pub(super) fn get(&self, figure: Figure) -> Option<f64> {
         match figure {
             Figure::P50 => self.p50,
+            Figure::P99 => self.p99,
             Figure::Mean => self.mean,
             Figure::Min => self.min,
         }

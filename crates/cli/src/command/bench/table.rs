@@ -10,6 +10,9 @@ pub(super) enum Unit {
     PerSecond,
     Mebibytes,
     Sandboxes,
+    SessionsPerSecond,
+    MebibytesPerSecond,
+    Sessions,
 }
 
 impl Unit {
@@ -20,6 +23,9 @@ impl Unit {
             Self::PerSecond => "sandboxes/s",
             Self::Mebibytes => "MiB",
             Self::Sandboxes => "sandboxes",
+            Self::SessionsPerSecond => "sessions/s",
+            Self::MebibytesPerSecond => "MiB/s",
+            Self::Sessions => "sessions",
         }
     }
 }
@@ -28,6 +34,7 @@ impl Unit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Figure {
     P50,
+    P99,
     Mean,
     Min,
 }
@@ -36,6 +43,7 @@ impl Figure {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::P50 => "p50",
+            Self::P99 => "p99",
             Self::Mean => "mean",
             Self::Min => "min",
         }
@@ -72,6 +80,10 @@ const fn time(row: Row, id: &'static str, what: &'static str) -> Entry {
 
 const fn figure(row: Row, id: &'static str, what: &'static str, unit: Unit) -> Entry {
     Entry { unit, ..time(row, id, what) }
+}
+
+const fn tail(row: Row, id: &'static str, what: &'static str) -> Entry {
+    Entry { figure: Figure::P99, ..time(row, id, what) }
 }
 
 const fn memory(id: &'static str, what: &'static str) -> Entry {
@@ -153,6 +165,27 @@ pub(super) const TABLE: &[Entry] = &[
     figure(Row::Many, "manyMemoryEach", "many parked: memory of the host, each", Unit::Mebibytes),
     time(Row::Many, "manyGroupby", "many parked: small groupby beside them").to("pythonGroupby"),
     figure(Row::Many, "manyTeardown", "many parked: time to end them all", Unit::Seconds),
+    time(Row::Serve, "serveFresh", "served: fresh session, small groupby").to("serveHost").goal(Goal::AtMost(5.0)),
+    tail(Row::Serve, "serveFreshTail", "served: the same, its slowest").goal(Goal::AtMost(20.0)),
+    time(Row::Serve, "serveFreshAllocation", "served, in parts: fresh session: take a sandbox"),
+    time(Row::Serve, "serveFreshRecord", "served, in parts: fresh session: put it on record"),
+    time(Row::Serve, "serveFreshExecution", "served, in parts: fresh session: the code"),
+    time(Row::Serve, "servePrint", "served: print(1) in a live session").goal(Goal::AtMost(1.0)),
+    time(Row::Serve, "servePrintRecord", "served, in parts: print(1): put it on record"),
+    time(Row::Serve, "servePrintExecution", "served, in parts: print(1): the code"),
+    time(Row::Serve, "serveHost", "python -c: import pandas and the groupby"),
+    time(Row::Serve, "serveGatewayFresh", "Jupyter Kernel Gateway: fresh kernel, small groupby").to("serveHost"),
+    time(Row::Serve, "serveGatewayLive", "Jupyter Kernel Gateway: print(1) in a live kernel"),
+    figure(Row::Serve, "serveRateTwo", "served: fresh sessions, 2 callers", Unit::SessionsPerSecond),
+    figure(Row::Serve, "serveRateEight", "served: fresh sessions, 8 callers", Unit::SessionsPerSecond),
+    figure(Row::Serve, "serveRateMany", "served: fresh sessions, 32 callers", Unit::SessionsPerSecond),
+    figure(Row::Serve, "serveUp", "served: 1 GiB up", Unit::MebibytesPerSecond),
+    figure(Row::Serve, "serveUpMemory", "served: 1 GiB up: growth of the server's memory", Unit::Mebibytes).goal(Goal::AtMost(32.0)),
+    figure(Row::Serve, "serveDown", "served: 1 GiB down", Unit::MebibytesPerSecond),
+    figure(Row::Serve, "serveDownMemory", "served: 1 GiB down: growth of the server's memory", Unit::Mebibytes).goal(Goal::AtMost(32.0)),
+    figure(Row::Serve, "serveCrowd", "served: idle live sessions at once", Unit::Sessions).goal(Goal::All),
+    figure(Row::Serve, "serveCrowdMemory", "served: the server's own memory then", Unit::Mebibytes),
+    time(Row::Serve, "servePrintCrowd", "served: print(1) beside them").to("servePrint").goal(Goal::RatioAtMost(1.2)),
 ];
 
 #[cfg(test)]
