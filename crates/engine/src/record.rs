@@ -1,6 +1,6 @@
 //! What goes on record, and where: before it happens, and after.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::execution::{Language, Outcome};
 
@@ -48,6 +48,8 @@ pub struct Concluded {
     pub limits_hit: Vec<&'static str>,
     /// From the code's start to its end.
     pub execution_time_ms: u64,
+    /// How long it had waited for executions before it.
+    pub queued: Duration,
 }
 
 /// Something else that happened.
@@ -65,6 +67,8 @@ pub struct Note {
     pub session_guid: String,
     /// More: a path, a reason.
     pub detail: String,
+    /// How long it took, where that is of interest: the making of a session.
+    pub took: Duration,
     /// When.
     pub at: SystemTime,
 }

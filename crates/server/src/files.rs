@@ -13,8 +13,7 @@ use engine::{Error, ErrorKind};
 const CHUNK_BYTES: usize = 256 * 1024;
 
 /// Padding may be left out: some clients do.
-const BASE64: GeneralPurpose =
-    GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
+const BASE64: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
 
 /// Decodes base64.
 ///

@@ -10,7 +10,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
 use engine::record::{Concluded, Intent, Note, RecordError, Recorder};
-use engine::session::{Finished, Opened};
 use engine::{Error, ErrorKind, Language, Outcome};
 use metrics::{Unit, counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -75,20 +74,6 @@ fn executed(begun: &Begun, outcome: String, ran: Duration) {
     histogram!("belljar_execution_seconds", "pool" => pool.clone()).record(ran.as_secs_f64());
 }
 
-/// Where the time of an execution went, besides running: for the surface that waited for it.
-#[expect(dead_code, reason = "for the surfaces")]
-pub(crate) fn finished(finished: &Finished) {
-    histogram!("belljar_queue_seconds").record(finished.timings.queued.as_secs_f64());
-}
-
-/// A session that was found or made: for the surface that asked for it.
-#[expect(dead_code, reason = "for the surfaces")]
-pub(crate) fn opened(pool: &str, opened: &Opened) {
-    if opened.created {
-        allocated(pool, opened.allocation);
-    }
-}
-
 fn allocated(pool: &str, time: Duration) {
     histogram!("belljar_allocation_seconds", "pool" => pool.to_owned()).record(time.as_secs_f64());
 }
@@ -133,11 +118,15 @@ impl<R: Recorder> Recorder for Counted<R> {
         if let Some(begun) = self.running().remove(&concluded.execution) {
             let outcome = concluded.outcome.map_or_else(|| "failed".to_owned(), word);
             executed(&begun, outcome, Duration::from_millis(concluded.execution_time_ms));
+            histogram!("belljar_queue_seconds").record(concluded.queued.as_secs_f64());
         }
         self.inner.conclude(concluded);
     }
 
     fn note(&self, note: &Note) {
+        if note.kind == "session_created" {
+            allocated(&note.pool, note.took);
+        }
         self.inner.note(note);
     }
 }

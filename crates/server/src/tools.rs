@@ -166,7 +166,7 @@ pub(crate) struct Scope<'a> {
 impl Scope<'_> {
     /// The session, made where it is not there.
     async fn open(&self) -> Result<Arc<Session>, Error> {
-        open(self.app, self.identity, self.pool, self.session).await
+        Ok(open(self.app, self.identity, self.pool, self.session).await?.session)
     }
 
     /// The session, which has to be there.
@@ -415,10 +415,7 @@ mod tests {
                  `timeoutSeconds` (integer, optional)",
             ),
             ("ReadSessionFile", "`filePath` (string, required), `startLine` (integer, optional), `endLine` (integer, optional)"),
-            (
-                "SearchSessionFiles",
-                "`pattern` (string, required), `path` (string, optional), `include` (string, optional), `maxResults` (integer, optional)",
-            ),
+            ("SearchSessionFiles", "`pattern` (string, required), `path` (string, optional), `include` (string, optional), `maxResults` (integer, optional)"),
             ("ListSessionFiles", "`path` (string, optional), `recursive` (boolean, optional)"),
             ("GetSessionFile", "`filePath` (string, required)"),
             ("UploadFileToSession", "`fileName` (string, required), `contentBase64` (string, required)"),

@@ -25,6 +25,9 @@ use crate::config::{self, Configuration, Names, Server, ServerSection};
 use crate::exit::usage;
 use crate::terminal;
 
+/// Threads for work that blocks: each execution that runs has one.
+const EXECUTIONS: usize = 4096;
+
 /// How long connections get to end after everything that runs has ended.
 const LAST_ANSWERS: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -44,7 +47,7 @@ pub(crate) fn flags(serve: &Serve) -> ServerSection {
 /// Serves.
 pub(crate) fn run(serve: &Serve, global: &Global, configuration: Configuration) -> anyhow::Result<ExitCode> {
     logs::start(&serve.log_level, configuration.server.log_format)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().max_blocking_threads(EXECUTIONS).enable_all().build().context("cannot start threads")?;
     let served = runtime.block_on(until_told(serve, global, configuration));
     // What is still stuck in a thread ends with the process.
     runtime.shutdown_background();

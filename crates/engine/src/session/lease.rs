@@ -347,6 +347,11 @@ impl Session {
 
     /// Puts a fact about it on record. May wait for the record.
     pub(super) fn note(&self, kind: &'static str, detail: &str) {
+        self.note_time(kind, detail, Duration::ZERO);
+    }
+
+    /// The same of something that took a time.
+    pub(super) fn note_time(&self, kind: &'static str, detail: &str, took: Duration) {
         self.common.recorder.note(&Note {
             kind,
             principal: self.key.principal.to_string(),
@@ -354,6 +359,7 @@ impl Session {
             session: self.key.id.clone(),
             session_guid: self.guid.clone(),
             detail: detail.to_owned(),
+            took,
             at: SystemTime::now(),
         });
     }
@@ -501,7 +507,7 @@ impl Session {
                 self.conclude(live, &id, (ran.execution, timings), (ran.gone, ran.whole))
             }
             Err(error) => {
-                self.record_end(&id, None, Some(&error));
+                self.record_end(&id, queued, None, Some(&error));
                 self.lock().history.failed(&id, error);
                 // Nobody knows what state it is in.
                 true
@@ -522,7 +528,7 @@ impl Session {
         }
         execution.state_lost |= gone;
         let lost = execution.state_lost;
-        self.record_end(id, Some(&execution), None);
+        self.record_end(id, timings.queued, Some(&execution), None);
         self.lock().history.finished(id, Finished { execution, timings }, whole);
         if gone || full {
             return true;
@@ -559,7 +565,7 @@ impl Session {
         }
     }
 
-    fn record_end(&self, id: &str, execution: Option<&Execution>, failure: Option<&Error>) {
+    fn record_end(&self, id: &str, queued: Duration, execution: Option<&Execution>, failure: Option<&Error>) {
         self.common.recorder.conclude(&Concluded {
             execution: id.to_owned(),
             principal: self.key.principal.to_string(),
@@ -567,6 +573,7 @@ impl Session {
             failure: failure.map(|error| error.message.clone()),
             limits_hit: execution.map(|execution| execution.limits_hit.clone()).unwrap_or_default(),
             execution_time_ms: execution.map_or(0, |execution| execution.execution_time_ms),
+            queued,
         });
     }
 

@@ -238,6 +238,7 @@ impl Sessions {
 
     async fn make_in_place(&self, wanted: Wanted) -> Result<Arc<Session>, Error> {
         let Wanted { key, pool, limits, share } = wanted;
+        let wanted_since = Instant::now();
         let settings = &pool.settings;
         let free = Arc::clone(&pool.places).acquire_owned();
         let Ok(Ok(place)) = tokio::time::timeout(settings.allocation_wait, free).await else {
@@ -245,7 +246,7 @@ impl Sessions {
             let hint = "end a session that is not needed any more, or try again later";
             return Err(Error { retry_after: Some(Duration::from_secs(5)), ..Error::new(ErrorKind::Limit, message).hint(hint) });
         };
-        let common = Arc::clone(&self.common);
+        let (common, clock) = (Arc::clone(&self.common), wanted_since);
         let made = tokio::task::spawn_blocking(move || {
             let taken = pool.pool.take(&limits)?;
             let settings = &pool.settings;
@@ -261,7 +262,7 @@ impl Sessions {
                 share,
             };
             let session = Session::new(made, common)?;
-            session.note("session_created", "");
+            session.note_time("session_created", "", clock.elapsed());
             Ok(session)
         });
         made.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "the making of a session was lost")))

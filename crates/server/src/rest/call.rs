@@ -1,6 +1,7 @@
 //! What a request says besides its body: who calls, the parts of its path and its query, each decoded once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -78,13 +79,14 @@ pub(crate) struct Place {
 }
 
 /// Finds the session of an id, or makes it where that is allowed.
-pub(crate) async fn open(app: &App, identity: &Identity, pool: &str, id: &str) -> Result<Arc<Session>, Error> {
+pub(crate) async fn open(app: &App, identity: &Identity, pool: &str, id: &str) -> Result<Opened, Error> {
     if !is_plain_id(id) {
         // Ids of other surfaces can be addressed here, but not made.
-        return app.sessions.find(&identity.caller, Some(pool), id).map_err(|error| if error.kind == ErrorKind::NotFound { bad_id() } else { error });
+        let found = app.sessions.find(&identity.caller, Some(pool), id);
+        let session = found.map_err(|error| if error.kind == ErrorKind::NotFound { bad_id() } else { error })?;
+        return Ok(Opened { session, created: false, allocation: Duration::ZERO });
     }
-    let Opened { session, .. } = app.sessions.open(&identity.caller, pool, Some(id), Create::IfMissing, &LimitsRequest::default()).await?;
-    Ok(session)
+    app.sessions.open(&identity.caller, pool, Some(id), Create::IfMissing, &LimitsRequest::default()).await
 }
 
 /// Whether a session of this id may be made here.
@@ -235,8 +237,22 @@ mod tests {
     #[test]
     fn hostile_names_come_back_as_they_were() {
         let names: [&[u8]; 16] = [
-            b"a\nb", b"\r\t\x1b[31m", b"\"", b";", b"...", b"-rf", b" x", b".x", &[b'n'; 255], b"\xff\xfe", "e\u{301}".as_bytes(), "é".as_bytes(),
-            "\u{202e}gpj".as_bytes(), "\u{200b}".as_bytes(), b"%2e%2e", "😀?#&=+".as_bytes(),
+            b"a\nb",
+            b"\r\t\x1b[31m",
+            b"\"",
+            b";",
+            b"...",
+            b"-rf",
+            b" x",
+            b".x",
+            &[b'n'; 255],
+            b"\xff\xfe",
+            "e\u{301}".as_bytes(),
+            "é".as_bytes(),
+            "\u{202e}gpj".as_bytes(),
+            "\u{200b}".as_bytes(),
+            b"%2e%2e",
+            "😀?#&=+".as_bytes(),
         ];
         for name in names {
             let path = [b"folder/", name].concat();

@@ -203,7 +203,11 @@ fn disposition(name: &[u8]) -> String {
     // Quotes and backslashes would need escapes that clients read differently; a percent sign is decoded by some.
     let plain: String = text.chars().map(|one| if one.is_ascii_graphic() && !matches!(one, '"' | '\\' | '%') || one == ' ' { one } else { '_' }).collect();
     let plain = if plain.trim().is_empty() { "file" } else { &plain };
-    if plain == text { format!("attachment; filename=\"{plain}\"") } else { format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{}", encode(text.as_bytes())) }
+    if plain == text {
+        format!("attachment; filename=\"{plain}\"")
+    } else {
+        format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{}", encode(text.as_bytes()))
+    }
 }
 
 #[cfg(test)]

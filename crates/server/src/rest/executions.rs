@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use engine::session::ExecuteRequest;
+use engine::session::{ExecuteRequest, Opened, Timings};
 use engine::{Error, ErrorKind, Language, Stream};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -63,7 +63,12 @@ pub(crate) struct ExecuteBody {
 }
 
 /// Checks what is to be run, before a session is made for it.
-pub(crate) fn request(language: Option<LanguageName>, code: String, timeout: Option<Whole>, inputs: Option<Map<String, Value>>) -> Result<ExecuteRequest, Error> {
+pub(crate) fn request(
+    language: Option<LanguageName>,
+    code: String,
+    timeout: Option<Whole>,
+    inputs: Option<Map<String, Value>>,
+) -> Result<ExecuteRequest, Error> {
     if code.is_empty() {
         return Err(Error::new(ErrorKind::InvalidRequest, "`code` is empty"));
     }
@@ -105,7 +110,7 @@ pub(crate) async fn execute(call: Call, headers: HeaderMap, Body(body): Body<Exe
     let pool = call.pool(&query, body.pool.as_deref())?;
     let id = call.part(2)?;
     let request = request(body.language, body.code, body.timeout_seconds, body.inputs)?;
-    let session = call::open(&call.app, &call.identity, &pool, &id).await?;
+    let Opened { session, allocation, .. } = call::open(&call.app, &call.identity, &pool, &id).await?;
     let links = Links::new(&call.app, &pool, &id);
     if wants_events(&headers) {
         let (watcher, reader) = events::channel();
@@ -113,7 +118,14 @@ pub(crate) async fn execute(call: Call, headers: HeaderMap, Body(body): Body<Exe
         return Ok(reader.into_response(started, links));
     }
     let finished = session.start(&call.identity.caller, request, None)?.finished().await?;
-    Ok(Json(ExecutionView::linked(&finished.execution, &links)).into_response())
+    let timing = [(header::HeaderName::from_static("server-timing"), timing(allocation, &finished.timings))];
+    Ok((timing, Json(ExecutionView::linked(&finished.execution, &links))).into_response())
+}
+
+/// Where the time went, in milliseconds, as `Server-Timing` has it.
+fn timing(allocation: Duration, timings: &Timings) -> String {
+    let parts = [("allocation", allocation), ("queue", timings.queued), ("record", timings.recorded), ("execution", timings.ran), ("total", timings.total)];
+    parts.map(|(name, time)| format!("{name};dur={:.3}", time.as_secs_f64() * 1000.0)).join(", ")
 }
 
 /// Whether events are preferred to JSON.
@@ -239,7 +251,8 @@ async fn written(call: &Call, headers: &HeaderMap, stream: Stream) -> Result<Res
     let name = if stream == Stream::Stdout { "stdout.txt" } else { "stderr.txt" };
     let size = file.metadata().map_err(|error| download::unreadable(&error))?.len();
     let tag = format!("\"{execution}-{name}\"");
-    let content = Content { file, size, modified: None, tag, media_type: "text/plain; charset=utf-8".to_owned(), name: format!("{execution}-{name}").into_bytes() };
+    let content =
+        Content { file, size, modified: None, tag, media_type: "text/plain; charset=utf-8".to_owned(), name: format!("{execution}-{name}").into_bytes() };
     Ok(content.into_response(headers)?)
 }
 

@@ -112,7 +112,9 @@ struct Include {
 
 impl Include {
     fn new(text: &str) -> Result<Self, Error> {
-        let refuse = |reason: String| Error::new(ErrorKind::InvalidRequest, format!("`include` is not a glob: {reason}")).hint("use a glob such as *.csv or data/**/*.json");
+        let refuse = |reason: String| {
+            Error::new(ErrorKind::InvalidRequest, format!("`include` is not a glob: {reason}")).hint("use a glob such as *.csv or data/**/*.json")
+        };
         if text.is_empty() || text.len() > PATTERN_BYTES {
             return Err(refuse(format!("it has {} bytes", text.len())));
         }

@@ -63,7 +63,8 @@ pub(super) async fn run(scope: Scope<'_>, asked: Json) -> Result<ToolResult, Err
     match checked(&session, &expected, before).await? {
         Err(reason) => {
             result.failed = true;
-            let wrong = format!("\nNo report is offered: `{}` {reason}. Make the code write this file, then call GeneratePdfReport again.\n", expected.display());
+            let wrong =
+                format!("\nNo report is offered: `{}` {reason}. Make the code write this file, then call GeneratePdfReport again.\n", expected.display());
             result.text.push_str(&wrong);
         }
         Ok((file, entry)) => {

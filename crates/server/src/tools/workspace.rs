@@ -183,7 +183,12 @@ pub(super) async fn read(scope: Scope<'_>, asked: Json) -> Result<ToolResult, Er
     if !is_whole {
         let _ = write!(text, "[cut here: go on with startLine {}]\n", lines.end_line.saturating_add(1));
     }
-    Ok(ToolResult { files: vec![view], incomplete: !is_whole || lines.lines_cut, lines: Some(lines), ..ToolResult::new("ReadSessionFile", scope.links(), text) })
+    Ok(ToolResult {
+        files: vec![view],
+        incomplete: !is_whole || lines.lines_cut,
+        lines: Some(lines),
+        ..ToolResult::new("ReadSessionFile", scope.links(), text)
+    })
 }
 
 /// The lines, and whether all that were asked for are there; `None` for what is no text.

@@ -86,7 +86,7 @@ impl Server {
             stop.check()?;
             let pools = client.get("/v1/pools")?;
             let parked = pools.pointer("/pools").and_then(Json::as_array).into_iter().flatten();
-            let parked = parked.filter(|pool| pool.get("name").and_then(Json::as_str) == Some("default")).find_map(|pool| pool.get("parked")?.as_u64());
+            let parked = parked.filter(|pool| pool.get("name").and_then(Json::as_str) == Some("default")).find_map(|pool| pool.pointer("/now/ready")?.as_u64());
             if parked.with_context(|| format!("the server tells no pools: {pools}"))? >= wanted {
                 return Ok(());
             }
