@@ -7,6 +7,7 @@ pub mod identity;
 pub mod jwt;
 pub mod listen;
 pub mod metrics;
+pub mod record;
 pub mod settings;
 pub mod tls;
 
