@@ -16,7 +16,7 @@ use crate::args::Global;
 use crate::exit::usage;
 
 pub(crate) use self::section::Names;
-pub(crate) use self::server::{LogFormat, Server, ServerSection};
+pub(crate) use self::server::{Durability, LogFormat, Server, ServerSection};
 
 /// The defaults, as a file that documents every key.
 const DEFAULTS: &str = include_str!("config.default.toml");

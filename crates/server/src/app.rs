@@ -12,10 +12,12 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
 use engine::session::Sessions;
 use engine::{Error, ErrorKind};
+use store::Store;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::auth::{self, Auth};
 use crate::error::refusal;
+use crate::jwt::Issuer;
 use crate::settings::Settings;
 use crate::{body, door, health, limit, metrics, rest, trace};
 
@@ -25,6 +27,8 @@ pub struct App {
     pub sessions: Arc<Sessions>,
     /// The pool of requests that name none.
     pub default_pool: String,
+    /// The record and the keys.
+    pub store: Arc<Store>,
     /// Who may call.
     pub auth: Auth,
     /// When it was started.
@@ -33,12 +37,36 @@ pub struct App {
     ending: AtomicBool,
 }
 
+/// What a server is started with.
+pub struct Start {
+    /// Pools and sessions.
+    pub sessions: Arc<Sessions>,
+    /// The pool of requests that name none.
+    pub default_pool: String,
+    /// The record and the keys.
+    pub store: Arc<Store>,
+    /// A key that may do everything.
+    pub dev_key: Option<String>,
+    /// An issuer whose tokens are taken.
+    pub issuer: Option<Arc<Issuer>>,
+    /// Everything else.
+    pub settings: Settings,
+}
+
 impl App {
     /// A server's state.
     #[must_use]
-    pub fn new(sessions: Arc<Sessions>, default_pool: String, auth: Auth, settings: Settings) -> Arc<Self> {
-        let settings = RwLock::new(Arc::new(settings));
-        Arc::new(Self { sessions, default_pool, auth, started_at: SystemTime::now(), settings, ending: AtomicBool::new(false) })
+    pub fn new(start: Start) -> Arc<Self> {
+        let Start { sessions, default_pool, store, dev_key, issuer, settings } = start;
+        Arc::new(Self {
+            sessions,
+            default_pool,
+            auth: Auth::new(Arc::clone(&store) as _, dev_key, issuer),
+            store,
+            started_at: SystemTime::now(),
+            settings: RwLock::new(Arc::new(settings)),
+            ending: AtomicBool::new(false),
+        })
     }
 
     /// The settings as they are now.
@@ -64,9 +92,14 @@ impl App {
     }
 }
 
-/// Every surface, behind everything that a request has to pass: from the last line to the first.
+/// Every surface, behind everything that a request has to pass.
 pub fn router(app: Arc<App>) -> Router {
-    surfaces()
+    behind_the_door(surfaces(), app)
+}
+
+/// Routes behind everything that a request has to pass: from the last line to the first.
+fn behind_the_door(routes: Router<Arc<App>>, app: Arc<App>) -> Router {
+    routes
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         // Bodies have limits of their own.
@@ -107,3 +140,6 @@ async fn wrong_method(OriginalUri(uri): OriginalUri) -> Response {
     *response.status_mut() = axum::http::StatusCode::METHOD_NOT_ALLOWED;
     response
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use engine::session::Caller;
 use engine::{Error, ErrorKind};
+use store::{Event, EventKind, Role, Store};
 use subtle::ConstantTimeEq;
 
 use crate::app::App;
@@ -32,6 +33,8 @@ const RECORD_PAUSE: Duration = Duration::from_secs(1);
 pub struct Key {
     /// Its id: not secret.
     pub id: String,
+    /// Whom it stands for.
+    pub principal: String,
     /// Pools it may use; `None`: all.
     pub pools: Option<Vec<String>>,
     /// What it may do.
@@ -49,21 +52,36 @@ pub trait Keys: Send + Sync {
     fn refused(&self, from: &str, others: u64);
 }
 
-/// No keys but the one of development.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoKeys;
-
-impl Keys for NoKeys {
-    fn verify(&self, _: &str) -> Option<Key> {
-        None
+impl Keys for Store {
+    fn verify(&self, presented: &str) -> Option<Key> {
+        let info = Store::verify(self, presented)?;
+        let has = |role| info.roles.contains(&role);
+        let count = |limit: Option<u32>| limit.and_then(|limit| usize::try_from(limit).ok());
+        Some(Key {
+            id: info.id.clone(),
+            principal: info.principal.clone(),
+            pools: info.pools.clone(),
+            roles: Roles { execute: has(Role::Execute), observe: has(Role::Observe), admin: has(Role::Admin) },
+            share: Share {
+                max_sessions: count(info.limits.max_sessions),
+                max_executions: count(info.limits.max_executions),
+                requests_per_minute: info.limits.requests_per_minute,
+                bytes_per_hour: info.limits.bytes_per_hour,
+            },
+        })
     }
 
-    fn refused(&self, _: &str, _: u64) {}
+    fn refused(&self, from: &str, others: u64) {
+        let event = Event::new(EventKind::CallRefused).with("reason", "unauthenticated").with("peer", from).with("others", others);
+        if let Err(error) = self.enqueue(event) {
+            tracing::warn!(error = %error, "a refusal is not on record");
+        }
+    }
 }
 
 /// Who may call.
 pub struct Auth {
-    keys: Box<dyn Keys>,
+    keys: Arc<dyn Keys>,
     dev_key: Option<String>,
     issuer: RwLock<Option<Arc<Issuer>>>,
     allowances: Allowances,
@@ -73,7 +91,7 @@ pub struct Auth {
 impl Auth {
     /// These keys, one for development that may do everything, and tokens of an issuer.
     #[must_use]
-    pub fn new(keys: Box<dyn Keys>, dev_key: Option<String>, issuer: Option<Arc<Issuer>>) -> Self {
+    pub fn new(keys: Arc<dyn Keys>, dev_key: Option<String>, issuer: Option<Arc<Issuer>>) -> Self {
         Self { keys, dev_key, issuer: RwLock::new(issuer), allowances: Allowances::default(), told: Mutex::default() }
     }
 
@@ -83,18 +101,20 @@ impl Auth {
     }
 
     /// Who presents this.
-    async fn identify(&self, presented: &str, share: &Share) -> Option<(Identity, Share)> {
+    async fn identify(&self, presented: &str, share: &Share) -> Option<(Identity, Arc<Allowance>)> {
         if self.dev_key.as_ref().is_some_and(|key| bool::from(key.as_bytes().ct_eq(presented.as_bytes()))) {
-            return Some((everything("dev", share), *share));
+            return Some((everything("dev", share), self.allowances.of("dev", *share)));
         }
         if presented.starts_with(KEY_PREFIX) {
             let key = self.keys.verify(presented)?;
             let own = key.share.or(share);
-            return Some((Identity { caller: caller(&format!("key:{}", key.id), &own), pools: key.pools, roles: key.roles }, own));
+            let identity = Identity { caller: caller(&key.principal, &own), pools: key.pools, roles: key.roles };
+            return Some((identity, self.allowances.of(&key.id, own)));
         }
         let issuer = self.issuer.read().unwrap_or_else(PoisonError::into_inner).clone()?;
         let claimed = issuer.verify(presented).await?;
-        Some((Identity { caller: caller(&claimed.principal, share), pools: claimed.pools, roles: claimed.roles }, *share))
+        let identity = Identity { caller: caller(&claimed.principal, share), pools: claimed.pools, roles: claimed.roles };
+        Some((identity, self.allowances.of(&claimed.principal, *share)))
     }
 
     /// Counts a refusal, and puts it on record: one in a second, with how many there were.
@@ -137,7 +157,7 @@ pub(crate) async fn authenticate(State(app): State<Arc<App>>, mut request: Reque
     let peer = request.extensions().get::<Peer>().copied();
     let found = match peer {
         // The kernel has said who it is.
-        Some(Peer::Local { .. }) => Some((everything("local", &Share::default()), Share::default())),
+        Some(Peer::Local { .. }) => Some((everything("local", &Share::default()), app.auth.allowances.of("local", Share::default()))),
         _ => {
             let share = app.settings().share;
             let mut found = None;
@@ -149,14 +169,13 @@ pub(crate) async fn authenticate(State(app): State<Arc<App>>, mut request: Reque
             found
         }
     };
-    let Some((identity, share)) = found else {
+    let Some((identity, allowance)) = found else {
         app.auth.refused(peer.as_ref());
         return unauthenticated(request.uri().path(), browsable);
     };
     if let Some(seat) = request.extensions().get::<Arc<Seat>>() {
         seat.know();
     }
-    let allowance: Arc<Allowance> = app.auth.allowances.of(&identity.caller.principal, share);
     request.extensions_mut().insert(identity.clone());
     request.extensions_mut().insert(Arc::clone(&allowance));
     let mut response = next.run(request).await;

@@ -32,6 +32,13 @@ const STALLED: u8 = 2;
 #[derive(Debug, Clone)]
 pub(crate) struct BodyLimit(Arc<Shared>);
 
+impl BodyLimit {
+    /// The body may be so long.
+    pub(crate) fn raise(&self, bytes: u64) {
+        self.0.most.store(bytes, Ordering::Relaxed);
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     most: AtomicU64,
@@ -79,10 +86,10 @@ fn given_up(path: &str, failed: u8, most: u64) -> Response {
 }
 
 /// A layer of routes that take files: the whole body may be as large as an upload.
-#[expect(dead_code, reason = "for the surfaces")]
+#[cfg_attr(not(test), expect(dead_code, reason = "for the surfaces"))]
 pub(crate) async fn upload(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     if let Some(limit) = request.extensions().get::<BodyLimit>() {
-        limit.0.most.store(app.settings().limits.upload_bytes.saturating_add(FRAMING), Ordering::Relaxed);
+        limit.raise(app.settings().limits.upload_bytes.saturating_add(FRAMING));
     }
     next.run(request).await
 }

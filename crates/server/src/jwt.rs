@@ -204,5 +204,12 @@ fn fetch(url: &str, roots: Option<&PathBuf>) -> Result<String, JwtError> {
     let config = ureq::Agent::config_builder().https_only(true).max_redirects(0).max_redirects_will_error(true);
     let agent = config.timeout_global(Some(FETCH_PATIENCE)).tls_config(tls.build()).build().new_agent();
     let mut response = agent.get(url).call().map_err(|error| failed(error.to_string()))?;
+    // A place to go to instead is not gone to.
+    if response.status() != 200 {
+        return Err(failed(format!("it answers {}", response.status())));
+    }
     response.body_mut().with_config().limit(MAX_KEYS_BYTES).read_to_string().map_err(|error| failed(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,21 +102,21 @@ impl Allowance {
 /// The allowances of all callers.
 #[derive(Debug, Default)]
 pub(crate) struct Allowances {
-    callers: Mutex<HashMap<Arc<str>, Arc<Allowance>>>,
+    callers: Mutex<HashMap<String, Arc<Allowance>>>,
 }
 
 impl Allowances {
-    /// That of a caller; a new one where its share has changed.
-    pub(crate) fn of(&self, principal: &Arc<str>, share: Share) -> Arc<Allowance> {
+    /// That of a key, or of whoever has none, by its name; a new one where its share has changed.
+    pub(crate) fn of(&self, name: &str, share: Share) -> Arc<Allowance> {
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = callers.get(principal).filter(|known| known.share == share) {
+        if let Some(known) = callers.get(name).filter(|known| known.share == share) {
             return Arc::clone(known);
         }
         if callers.len() >= MANY {
             callers.retain(|_, known| known.asked.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < HOUR);
         }
         let fresh = Arc::new(Allowance::new(share));
-        callers.insert(Arc::clone(principal), Arc::clone(&fresh));
+        callers.insert(name.to_owned(), Arc::clone(&fresh));
         fresh
     }
 }
@@ -138,13 +138,12 @@ mod tests {
     fn requests_of_a_minute_are_counted_for_each_caller() {
         let allowances = Allowances::default();
         let share = Share { requests_per_minute: Some(2), ..Share::default() };
-        let (one, two): (Arc<str>, Arc<str>) = ("one".into(), "two".into());
-        assert!(allowances.of(&one, share).ask().is_ok() && allowances.of(&one, share).ask().is_ok());
-        let error = allowances.of(&one, share).ask().unwrap_err();
+        assert!(allowances.of("one", share).ask().is_ok() && allowances.of("one", share).ask().is_ok());
+        let error = allowances.of("one", share).ask().unwrap_err();
         assert_eq!(error.kind, ErrorKind::Limit);
         assert!((1..=30).contains(&error.retry_after.unwrap().as_secs()), "{error:?}");
-        assert!(allowances.of(&two, share).ask().is_ok(), "another caller");
-        assert!(allowances.of(&one, Share::default()).ask().is_ok(), "another share");
+        assert!(allowances.of("two", share).ask().is_ok(), "another caller");
+        assert!(allowances.of("one", Share::default()).ask().is_ok(), "another share");
     }
 
     #[test]
@@ -167,10 +166,10 @@ mod tests {
     fn callers_that_stay_away_are_forgotten() {
         let allowances = Allowances::default();
         for number in 0..MANY {
-            let allowance = allowances.of(&format!("{number}").into(), Share::default());
+            let allowance = allowances.of(&format!("{number}"), Share::default());
             *allowance.asked.lock().unwrap() = Instant::now().checked_sub(HOUR * 2).unwrap();
         }
-        allowances.of(&"new".into(), Share::default());
+        allowances.of("new", Share::default());
         assert_eq!(allowances.callers.lock().unwrap().len(), 1);
     }
 }

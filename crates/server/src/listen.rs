@@ -5,7 +5,7 @@ mod strict;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,8 +46,6 @@ pub(crate) enum Peer {
         address: SocketAddr,
         /// The address that it reached us on, where only this machine has it.
         loopback: Option<IpAddr>,
-        /// The connection is encrypted.
-        tls: bool,
     },
     /// The user that runs this server, or root, on this machine.
     Local {
@@ -82,7 +80,12 @@ impl Listener {
     pub fn unix(path: &Path) -> io::Result<Self> {
         match std::os::unix::net::UnixStream::connect(path) {
             Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another server answers there")),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
+                    return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something else stands there"));
+                }
+                std::fs::remove_file(path)?;
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -102,10 +105,16 @@ struct Hall {
     connections: TaskTracker,
 }
 
-/// Serves on these listeners until `stop` is called off, then lets requests that are being answered end. Drop it to end them at once.
+/// Serves on these listeners until `stop` is cancelled, then lets requests that are being answered end. Drop it to end them at once.
 pub async fn serve(app: Arc<App>, listeners: Vec<Listener>, stop: CancellationToken) {
+    let routes = router(Arc::clone(&app));
+    serve_routes(app, routes, listeners, stop).await;
+}
+
+/// As [`serve`], with these routes.
+pub(crate) async fn serve_routes(app: Arc<App>, routes: Router, listeners: Vec<Listener>, stop: CancellationToken) {
     metrics::install();
-    let hall = Arc::new(Hall { routes: router(Arc::clone(&app)), app, seats: Arc::default(), stop, connections: TaskTracker::new() });
+    let hall = Arc::new(Hall { routes, app, seats: Arc::default(), stop, connections: TaskTracker::new() });
     let _ending = CallOff(hall.stop.clone());
     let mut loops = tokio::task::JoinSet::new();
     loops.spawn(metrics::upkeep());
@@ -158,7 +167,7 @@ fn remote(hall: &Arc<Hall>, stream: TcpStream, address: SocketAddr, tls: Option<
     };
     let _ = stream.set_nodelay(true);
     let loopback = stream.local_addr().ok().map(|own| own.ip().to_canonical()).filter(IpAddr::is_loopback);
-    let peer = Peer::Remote { address, loopback, tls: tls.is_some() };
+    let peer = Peer::Remote { address, loopback };
     let within = Arc::clone(hall);
     hall.connections.spawn(async move {
         match tls {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Settings that a running server can take anew.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Settings {
     /// Names and addresses by which callers may call it, besides those of loopback.
     pub hosts: Vec<String>,
@@ -103,11 +103,5 @@ impl Default for DoorLimits {
             body_bytes: 16 << 20,
             upload_bytes: 128 << 20,
         }
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { hosts: Vec::new(), origins: Vec::new(), behind_proxy: None, msi_token: false, limits: DoorLimits::default(), share: Share::default(), jwt: None }
     }
 }

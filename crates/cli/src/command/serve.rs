@@ -6,23 +6,24 @@ mod rules;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::Context;
 use engine::record::{Recorder, Unrecorded};
 use engine::session::Sessions;
-use server::app::App;
-use server::auth::{Auth, NoKeys};
+use server::app::{App, Start};
 use server::jwt::Issuer;
 use server::listen::{Listener, serve as serve_on};
 use server::metrics::Counted;
 use server::tls::{Files, Tls, self_signed};
+use store::{Event, EventKind, Options, Store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Global, Serve};
-use crate::config::{self, Configuration, Names, Server, ServerSection};
-use crate::exit::usage;
+use crate::config::{self, Configuration, Durability, Names, Server, ServerSection};
+use crate::exit::{UsageError, usage};
 use crate::terminal;
 
 /// Threads for work that blocks: each execution that runs has one.
@@ -114,7 +115,10 @@ struct Running {
 async fn start(configuration: Configuration) -> anyhow::Result<Running> {
     let server = &configuration.server;
     let dev_key = config::dev_key()?;
-    rules::check(server, false, dev_key.as_deref())?;
+    rules::before_keys(server)?;
+    let store = open_store(&configuration).await?;
+    let keys = store.keys().iter().any(|key| key.holds(SystemTime::now()));
+    rules::check(server, keys, dev_key.as_deref())?;
     raise_descriptors();
     let tls = tls(&configuration)?;
     let mut listeners = Vec::new();
@@ -128,15 +132,16 @@ async fn start(configuration: Configuration) -> anyhow::Result<Running> {
     let issuer = issuer(server).await?;
     let recorder: Arc<dyn Recorder> = Arc::new(Counted::new(Unrecorded));
     let sessions = sessions(&configuration, recorder).await?;
-    let (dev_key, told) = rules::dev_key(server, dev_key, false)?;
-    let auth = Auth::new(Box::new(NoKeys), dev_key, issuer);
-    let app = App::new(sessions, server.default_pool.clone(), auth, server.settings.clone());
+    let (dev_key, told) = rules::dev_key(server, dev_key, keys)?;
+    let app =
+        App::new(Start { sessions, default_pool: server.default_pool.clone(), store: Arc::clone(&store), dev_key, issuer, settings: server.settings.clone() });
     let socket = configuration.data.value.join("server.sock");
     let mut all = Vec::new();
     match Listener::unix(&socket) {
         Ok(listener) => all.push(listener),
         Err(error) => tracing::warn!(path = %socket.display(), error = %error, "no socket for this user's own calls"),
     }
+    let urls: Vec<String> = listeners.iter().map(|(url, _)| url.clone()).collect();
     for (url, listener) in listeners {
         terminal::note(&format!("listening: {url}"));
         all.push(listener);
@@ -146,6 +151,8 @@ async fn start(configuration: Configuration) -> anyhow::Result<Running> {
     }
     let stop = CancellationToken::new();
     let serving = tokio::spawn(serve_on(Arc::clone(&app), all, stop.clone()));
+    let started = Event::new(EventKind::ServerStarted).with("version", env!("CARGO_PKG_VERSION")).with("listen", urls);
+    store.enqueue(started)?;
     notify::say("READY=1");
     tracing::info!(pools = server.pools.len(), "serving");
     Ok(Running { app, configuration, tls, stop, serving })
@@ -162,6 +169,14 @@ impl Running {
         self.app.sessions.shutdown(grace).await;
         if tokio::time::timeout(LAST_ANSWERS, &mut self.serving).await.is_err() {
             self.serving.abort();
+        }
+        let store = Arc::clone(&self.app.store);
+        // It is closed nowhere else.
+        let _ = store.enqueue(Event::new(EventKind::ServerStopped));
+        match tokio::task::spawn_blocking(move || store.close()).await {
+            Ok(0) => {}
+            Ok(lost) => tracing::error!(lost, "events could not be put on record"),
+            Err(_) => tracing::error!("closing the store panicked"),
         }
     }
 
@@ -187,6 +202,17 @@ impl Running {
         self.configuration.server.shutdown_grace = fresh.server.shutdown_grace;
         Ok(())
     }
+}
+
+/// Opens record and keys; where that is refused, it is the operator's to change.
+async fn open_store(configuration: &Configuration) -> anyhow::Result<Arc<Store>> {
+    let durability = match configuration.server.durability {
+        Durability::Full => store::Durability::Full,
+        Durability::Normal => store::Durability::Normal,
+    };
+    let data = configuration.data.value.clone();
+    let opened = tokio::task::spawn_blocking(move || Store::open(&data, Options { durability })).await.context("opening the store")?;
+    opened.map_err(|error| UsageError { hint: error.hint(), message: format!("{:#}", anyhow::Error::from(error)) }.into())
 }
 
 fn tls(configuration: &Configuration) -> anyhow::Result<Option<Arc<Tls>>> {

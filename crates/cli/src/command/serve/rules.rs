@@ -5,18 +5,30 @@ use std::fmt::Write;
 use crate::config::{Configuration, Server};
 use crate::exit::usage;
 
+/// What does not depend on keys: looked at before anything is opened or made.
+///
+/// # Errors
+/// What is missing, and how to get it.
+pub(super) fn before_keys(server: &Server) -> anyhow::Result<()> {
+    if server.listen.is_empty() {
+        return Err(usage("there is no address to listen on", "name one with --listen, for example 127.0.0.1:8720"));
+    }
+    let proxied = server.settings.behind_proxy.is_some();
+    if server.tls_self_signed && proxied {
+        return Err(usage("`tls_self_signed` stands beside `behind_proxy`", "leave one of them out"));
+    }
+    if is_exposed(server) && server.tls_files.is_none() && !server.tls_self_signed && !proxied {
+        let hint = "give --tls-certificate and --tls-key, or --tls-self-signed, or name the proxy that ends TLS with --behind-proxy";
+        return Err(usage("off loopback, `belljar serve` does not start without TLS", hint));
+    }
+    Ok(())
+}
+
 /// Whether it may be served. `keys`: there is one that is good.
 ///
 /// # Errors
 /// What is missing, and how to get it.
 pub(super) fn check(server: &Server, keys: bool, dev_key: Option<&str>) -> anyhow::Result<()> {
-    if server.listen.is_empty() {
-        return Err(usage("there is no address to listen on", "name one with --listen, for example 127.0.0.1:8720"));
-    }
-    if server.tls_self_signed && server.settings.behind_proxy.is_some() {
-        return Err(usage("`tls_self_signed` stands beside `behind_proxy`", "leave one of them out"));
-    }
-    let on: Vec<_> = server.pools.iter().filter(|pool| pool.enabled != Some(false)).collect();
     if !is_exposed(server) {
         return Ok(());
     }
@@ -24,18 +36,14 @@ pub(super) fn check(server: &Server, keys: bool, dev_key: Option<&str>) -> anyho
     if dev_key.is_some() {
         return Err(usage(format!("`BELLJAR_DEV_KEY` is not accepted {from}"), "unset it, and make keys with `belljar keys create`"));
     }
-    if server.tls_files.is_none() && !server.tls_self_signed && server.settings.behind_proxy.is_none() {
-        let hint = "give --tls-certificate and --tls-key, or --tls-self-signed, or name the proxy that ends TLS with --behind-proxy";
-        return Err(usage(format!("{from}, `belljar serve` does not start without TLS"), hint));
-    }
     if !keys && server.settings.jwt.is_none() {
         return Err(usage(format!("{from}, `belljar serve` does not start without a key"), "make one with `belljar keys create`, or configure `[auth.jwt]`"));
     }
-    if let Some(pool) = on.iter().find(|pool| pool.enabled.is_none()) {
-        let name = &pool.settings.name;
-        return Err(usage(format!("{from}, the pool `{name}` runs no code until it is enabled"), format!("set `enabled = true` in `[pools.{name}]`")));
+    let undeclared = server.pools.iter().find(|pool| pool.enabled.is_none());
+    match undeclared.map(|pool| &pool.settings.name) {
+        Some(name) => Err(usage(format!("{from}, the pool `{name}` runs no code until it is enabled"), format!("set `enabled = true` in `[pools.{name}]`"))),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Whether others than this machine's users can reach it.
