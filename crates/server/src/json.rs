@@ -244,7 +244,7 @@ mod tests {
     fn refusals_name_field_and_place() {
         let cases = [
             (r#"{"code": 5}"#, "`code`: invalid type: integer `5`, expected a string (at byte 10)"),
-            ("{\n\"code\": \"x\",\n \"timeoutSeconds\": -1}", "`timeoutSeconds`: a negative number makes no sense here (at byte 35)"),
+            ("{\n\"code\": \"x\",\n \"timeoutSeconds\": -1}", "`timeoutSeconds`: a negative number makes no sense here (at byte 36)"),
             (r#"{"code":"x","timeoutSeconds":1.5}"#, "`timeoutSeconds`: invalid value: floating point `1.5`, expected a whole number"),
             (r#"{"code":"x","oops":1}"#, "`oops`: unknown field `oops`"),
             (r"{}", "missing field `code`"),
