@@ -33,9 +33,9 @@ const STALLED: u8 = 2;
 pub(crate) struct BodyLimit(Arc<Shared>);
 
 impl BodyLimit {
-    /// The body may be so long.
+    /// This request may be so long, in bytes, where it may not be longer anyway.
     pub(crate) fn raise(&self, bytes: u64) {
-        self.0.most.store(bytes, Ordering::Relaxed);
+        self.0.most.fetch_max(bytes, Ordering::Relaxed);
     }
 }
 
@@ -86,10 +86,10 @@ fn given_up(path: &str, failed: u8, most: u64) -> Response {
 }
 
 /// A layer of routes that take files: the whole body may be as large as an upload.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the surfaces"))]
+#[expect(dead_code, reason = "for the surfaces")]
 pub(crate) async fn upload(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     if let Some(limit) = request.extensions().get::<BodyLimit>() {
-        limit.raise(app.settings().limits.upload_bytes.saturating_add(FRAMING));
+        limit.0.most.store(app.settings().limits.upload_bytes.saturating_add(FRAMING), Ordering::Relaxed);
     }
     next.run(request).await
 }

@@ -6,6 +6,7 @@ mod download;
 mod events;
 mod executions;
 mod files;
+mod openapi;
 mod pools;
 mod run;
 mod sessions;
@@ -15,9 +16,7 @@ mod view;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{Method, StatusCode};
-use axum::response::{IntoResponse, Response};
-use engine::{Error, ErrorKind};
+use axum::routing::{get, post};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -26,14 +25,18 @@ pub(crate) use download::unreadable;
 pub(crate) use view::{ExecutionView, FileKind, FileView, schema, time};
 
 use crate::app::App;
-use crate::error::ApiError;
 
 /// The routes.
 pub(crate) fn router() -> Router<Arc<App>> {
     let (router, _) = described().split_for_parts();
-    router.route("/v1/sessions/{id}/tools/{tool}", axum::routing::post(tools::call)).method_not_allowed_fallback(no_method)
+    router
+        .route("/v1/sessions/{id}/tools/{tool}", post(tools::call))
+        .route("/openapi.json", get(openapi::openapi))
+        .route("/openapi-2.json", get(openapi::openapi_2))
+        .route("/docs", get(openapi::docs))
 }
 
+/// Those that describe themselves.
 fn described() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
         .routes(routes!(sessions::create, sessions::list))
@@ -47,17 +50,6 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(files::read, files::write, files::remove))
         .routes(routes!(run::run))
         .routes(routes!(pools::list))
-}
-
-/// The answer where no route is.
-pub(crate) async fn no_route() -> Response {
-    ApiError(Error::new(ErrorKind::NotFound, "there is no such route").hint("see `GET /openapi.json`")).into_response()
-}
-
-/// The answer where a route has other methods.
-async fn no_method(method: Method) -> Response {
-    let error = Error::new(ErrorKind::InvalidRequest, format!("this route does not take {method}")).hint("see the header `Allow`");
-    (StatusCode::METHOD_NOT_ALLOWED, ApiError(error)).into_response()
 }
 
 #[cfg(test)]

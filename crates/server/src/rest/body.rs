@@ -1,11 +1,15 @@
 //! Bodies of requests: JSON, bounded, refused in the native form.
 
+use std::sync::Arc;
+
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use engine::{Error, ErrorKind};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
+use crate::app::App;
+use crate::body::BodyLimit;
 use crate::error::ApiError;
 use crate::json;
 
@@ -13,10 +17,21 @@ use crate::json;
 #[derive(Debug)]
 pub(crate) struct Body<T, const MAX: usize>(pub(crate) T);
 
-impl<T: DeserializeOwned, S: Sync, const MAX: usize> FromRequest<S> for Body<T, MAX> {
+impl<T: DeserializeOwned, const MAX: usize> FromRequest<Arc<App>> for Body<T, MAX> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+        if let Some(limit) = request.extensions().get::<BodyLimit>() {
+            // What carries files may be as long as an upload, written as base64.
+            let upload = app.settings().limits.upload_bytes;
+            limit.raise(upload.saturating_add(upload / 3).min(u64::try_from(MAX).unwrap_or(u64::MAX)));
+        }
+        Ok(Self::read(request).await?)
+    }
+}
+
+impl<T: DeserializeOwned, const MAX: usize> Body<T, MAX> {
+    async fn read(request: Request) -> Result<Self, Error> {
         refuse_encoding(request.headers())?;
         let is_json = is_json(request.headers());
         let bytes = collect(request, MAX).await?;
@@ -25,7 +40,7 @@ impl<T: DeserializeOwned, S: Sync, const MAX: usize> FromRequest<S> for Body<T, 
         }
         if !is_json {
             let error = Error::new(ErrorKind::InvalidRequest, "the body is not declared as JSON").hint("send the header `Content-Type: application/json`");
-            return Err(ApiError(error));
+            return Err(error);
         }
         Ok(Self(json::parse(&bytes)?))
     }
@@ -90,7 +105,7 @@ mod tests {
         if let Some(kind) = kind {
             request = request.header("content-type", kind);
         }
-        match Small::from_request(request.body(body.into()).unwrap(), &()).await {
+        match Small::read(request.body(body.into()).unwrap()).await.map_err(ApiError) {
             Ok(body) => Ok(body.0.len()),
             Err(error) => {
                 let response = error.into_response();

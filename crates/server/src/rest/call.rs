@@ -10,6 +10,7 @@ use engine::{Error, ErrorKind};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 use crate::app::App;
+use crate::body::BodyLimit;
 use crate::error::ApiError;
 use crate::identity::Identity;
 
@@ -20,6 +21,7 @@ pub(crate) struct Call {
     pub(crate) identity: Identity,
     path: String,
     query: String,
+    limit: Option<BodyLimit>,
 }
 
 impl FromRequestParts<Arc<App>> for Call {
@@ -28,11 +30,19 @@ impl FromRequestParts<Arc<App>> for Call {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
         // Authentication puts it there; without it nobody is known, and nothing may be done.
         let identity = parts.extensions.get::<Identity>().cloned().ok_or_else(|| Error::new(ErrorKind::Unauthenticated, "no key was given"))?;
-        Ok(Self { app: Arc::clone(app), identity, path: parts.uri.path().to_owned(), query: parts.uri.query().unwrap_or_default().to_owned() })
+        let (path, query) = (parts.uri.path().to_owned(), parts.uri.query().unwrap_or_default().to_owned());
+        Ok(Self { app: Arc::clone(app), identity, path, query, limit: parts.extensions.get::<BodyLimit>().cloned() })
     }
 }
 
 impl Call {
+    /// The body is a file.
+    pub(crate) fn takes_upload(&self) {
+        if let Some(limit) = &self.limit {
+            limit.raise(self.app.settings().limits.upload_bytes);
+        }
+    }
+
     /// A part of the path, `/v1` being the first, numbered 0.
     pub(crate) fn part(&self, number: usize) -> Result<String, Error> {
         part(&self.path, number)

@@ -84,8 +84,8 @@ fn page<'a>(entries: &'a [FileEntry], after: Option<&Path>, limit: usize) -> (&'
         ("If-None-Match" = Option<String>, Header, description = "The entity tag that the caller has already")
     ),
     responses(
-        (status = 200, description = "The bytes", content_type = "application/octet-stream", body = Vec<u8>),
-        (status = 206, description = "A part of them", content_type = "application/octet-stream", body = Vec<u8>)
+        (status = 200, description = "The bytes", content_type = "*/*", body = Vec<u8>),
+        (status = 206, description = "A part of them", content_type = "*/*", body = Vec<u8>)
     )
 )]
 pub(crate) async fn read(call: Call, headers: HeaderMap) -> Result<Response, ApiError> {
@@ -120,6 +120,7 @@ pub(crate) async fn write(call: Call, headers: HeaderMap, body: Body) -> Result<
     if headers.contains_key(header::CONTENT_RANGE) {
         return Err(Error::new(ErrorKind::InvalidRequest, "a part of a file cannot be written").hint("send the whole file without Content-Range").into());
     }
+    call.takes_upload();
     let mut upload = place.session.upload(&path, declared(&headers)).await?;
     let mut pieces = body.into_data_stream();
     while let Some(piece) = pieces.next().await {

@@ -23,6 +23,7 @@ struct PoolView {
     /// The environment of its sessions.
     environment: String,
     /// Where it says it is.
+    #[schema(required)]
     region: Option<String>,
     /// Limits of a session that asks for no others; none may be higher.
     #[schema(value_type = schema::Limits)]

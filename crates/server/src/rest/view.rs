@@ -104,10 +104,10 @@ pub(crate) struct ExecutionView<'a> {
     /// Something of stderr was left out.
     pub(crate) stderr_truncated: bool,
     /// The value of the last expression, null when there is none.
-    #[schema(value_type = Option<schema::Value>)]
+    #[schema(value_type = Option<schema::LastValue>, required)]
     result: Option<&'a Value>,
     /// The error of the code, null when there is none.
-    #[schema(value_type = Option<schema::ExecutionError>)]
+    #[schema(value_type = Option<schema::ExecutionError>, required)]
     error: Option<&'a ExecutionError>,
     /// What was shown: pictures, tables, documents.
     #[schema(value_type = Vec<schema::Output>)]
@@ -116,15 +116,16 @@ pub(crate) struct ExecutionView<'a> {
     pub(crate) artifacts: Vec<ArtifactView<'a>>,
     /// Stdout, or else the result, where it is one JSON document.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Json>, required = false)]
+    #[schema(value_type = Option<Value>)]
     output: Option<&'a Json>,
     /// The JSON Schema (2020-12) of `output`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Json>, required = false)]
+    #[schema(value_type = Option<Value>)]
     output_schema: Option<&'a Json>,
     /// Variables of earlier executions are gone.
     state_lost: bool,
     /// Exit code of a shell command.
+    #[schema(required)]
     exit_code: Option<i32>,
     /// Names of the limits that were reached, whether or not they ended it.
     #[schema(value_type = Vec<String>)]
@@ -189,8 +190,10 @@ pub(crate) struct ArtifactView<'a> {
     /// Guessed from the name.
     media_type: &'a str,
     /// Of the content, hexadecimal; null above 16 MiB.
+    #[schema(required)]
     sha256: Option<&'a str>,
     /// Where it is read, relative to the server; a `data:` URL or null where the session is gone already.
+    #[schema(required)]
     pub(crate) url: Option<String>,
 }
 
@@ -301,6 +304,7 @@ pub(crate) struct FileView {
     /// Guessed from the name.
     pub(crate) media_type: String,
     /// Where it is read, relative to the server: a file's bytes, a folder's entries; null for what cannot be opened.
+    #[schema(required)]
     pub(crate) url: Option<String>,
 }
 
@@ -330,6 +334,7 @@ pub(crate) struct FileList {
     /// By path.
     pub(crate) files: Vec<FileView>,
     /// The next page, relative to the server; null on the last.
+    #[schema(required)]
     pub(crate) next: Option<String>,
     /// Something was left out: too many, too deep, or not readable.
     pub(crate) incomplete: bool,
@@ -395,11 +400,10 @@ pub(crate) mod schema {
 
     /// The value of the last expression.
     #[derive(Serialize, ToSchema)]
-    pub(crate) struct Value {
+    pub(crate) struct LastValue {
         /// Its text form.
         pub(crate) text: String,
         /// Its JSON form, null where it has none.
-        #[schema(nullable)]
         pub(crate) json: serde_json::Value,
     }
 
