@@ -19,7 +19,7 @@ use crate::auth::{self, Auth};
 use crate::error::refusal;
 use crate::jwt::Issuer;
 use crate::settings::Settings;
-use crate::{body, door, health, limit, metrics, rest, trace};
+use crate::{admin, body, door, health, limit, metrics, rest, trace};
 
 /// The server's state, shared by all handlers.
 pub struct App {
@@ -115,7 +115,7 @@ fn behind_the_door(routes: Router<Arc<App>>, app: Arc<App>) -> Router {
 
 /// The surfaces.
 fn surfaces() -> Router<Arc<App>> {
-    Router::new().merge(health::router()).merge(metrics::router()).merge(rest::router())
+    Router::new().merge(health::router()).merge(metrics::router()).merge(rest::router()).merge(admin::router())
 }
 
 /// Every route that there is: its methods and its path, as they are mounted.

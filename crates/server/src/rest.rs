@@ -20,7 +20,8 @@ use axum::routing::{get, post};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub(crate) use call::{Links, open};
+pub(crate) use body::Body;
+pub(crate) use call::{Call, Links, Query, open};
 pub(crate) use download::unreadable;
 pub(crate) use view::{ExecutionView, FileKind, FileView, schema, time};
 

@@ -269,6 +269,9 @@ fn check(new: &NewKey) -> Result<(), StoreError> {
     if let Some(pool) = new.pools.iter().flatten().find(|pool| !is_plain(pool)) {
         return refused(format!("`{pool}` is not the name of a pool"));
     }
+    if new.pools.is_some() && new.roles.contains(&Role::Admin) {
+        return refused("a key with the role `admin` is for all pools: it can make keys for any of them".to_owned());
+    }
     if new.pools.as_ref().is_some_and(|pools| pools.is_empty() || pools.len() > 100) {
         return refused("a key is for 1 to 100 pools, or for all".to_owned());
     }
@@ -376,6 +379,7 @@ mod tests {
             (NewKey { principal: some("a b"), ..key("x") }, "principal `a b`"),
             (NewKey { pools: Some(vec!["a/b".to_owned()]), ..key("x") }, "`a/b` is not"),
             (NewKey { pools: Some(Vec::new()), ..key("x") }, "1 to 100 pools"),
+            (NewKey { pools: Some(vec!["a".to_owned()]), roles: vec![Role::Execute, Role::Admin], ..key("x") }, "for all pools"),
             (NewKey { expires_in: Some(Duration::ZERO), ..key("x") }, "expires after"),
             (NewKey { expires_in: Some(Duration::MAX), ..key("x") }, "expires after"),
             (NewKey { limits: KeyLimits { max_sessions: Some(0), ..KeyLimits::default() }, ..key("x") }, "at least 1"),
@@ -390,7 +394,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let new = NewKey {
             principal: Some("team@x".to_owned()),
-            roles: vec![Role::Admin, Role::Execute, Role::Admin],
+            roles: vec![Role::Observe, Role::Execute, Role::Observe],
             pools: Some(vec!["default".to_owned()]),
             expires_in: Some(Duration::from_secs(3600)),
             limits: KeyLimits { max_sessions: Some(3), bytes_per_hour: Some(u64::MAX), ..KeyLimits::default() },
@@ -398,7 +402,7 @@ mod tests {
         };
         let store = Store::open(home.path(), Options::default()).unwrap();
         let (created, gone) = (store.create_key(new, "local").unwrap(), store.create_key(key("gone"), "local").unwrap());
-        assert_eq!(created.info.roles, [Role::Execute, Role::Admin]);
+        assert_eq!(created.info.roles, [Role::Execute, Role::Observe]);
         store.revoke_key(&gone.info.id, "admin-1").unwrap();
         store.revoke_key(&gone.info.id, "admin-2").unwrap();
         assert!(store.verify(&gone.key).is_none());

@@ -27,8 +27,8 @@ pub struct Filter {
     pub kind: Option<EventKind>,
     /// By this principal.
     pub principal: Option<String>,
-    /// In this pool.
-    pub pool: Option<String>,
+    /// In one of these pools.
+    pub pools: Option<Vec<String>>,
     /// In the session with this id, be it its caller's or its own.
     pub session: Option<String>,
     /// Of this execution.
@@ -86,6 +86,7 @@ impl Reader {
 fn select(connection: &Connection, filter: &Filter) -> rusqlite::Result<Vec<Recorded>> {
     let (since, until) = (filter.since.map(time::format), filter.until.map(time::format));
     let kind = filter.kind.map(EventKind::name);
+    let pools = filter.pools.as_ref().map(|pools| serde_json::json!(pools).to_string());
     let limit = if filter.limit == 0 { MAX_LIMIT } else { filter.limit.min(MAX_LIMIT) };
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let conditions: [(&str, Option<&dyn ToSql>); 8] = [
@@ -93,7 +94,7 @@ fn select(connection: &Connection, filter: &Filter) -> rusqlite::Result<Vec<Reco
         ("at < ?", until.as_ref().map(|value| value as _)),
         ("kind = ?", kind.as_ref().map(|value| value as _)),
         ("principal = ?", filter.principal.as_ref().map(|value| value as _)),
-        ("pool = ?", filter.pool.as_ref().map(|value| value as _)),
+        ("pool IN (SELECT value FROM json_each(?))", pools.as_ref().map(|value| value as _)),
         ("? IN (session, session_guid)", filter.session.as_ref().map(|value| value as _)),
         ("execution = ?", filter.execution.as_ref().map(|value| value as _)),
         ("seq > ?", filter.after_seq.as_ref().map(|value| value as _)),

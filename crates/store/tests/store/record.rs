@@ -59,7 +59,8 @@ fn a_filter_finds_what_matches_and_nothing_else() {
     assert_eq!(found(Filter { kind: Some(EventKind::FileWritten), ..all() }), [2, 4]);
     assert_eq!(found(Filter { principal: text("alice"), session: text("one"), ..all() }), [1, 5]);
     assert_eq!(found(Filter { session: text("ses_2"), ..all() }), [3]);
-    assert_eq!(found(Filter { pool: text("other"), ..all() }), [4]);
+    assert_eq!(found(Filter { pools: Some(vec!["none".to_owned(), "other".to_owned()]), ..all() }), [4]);
+    assert_eq!(found(Filter { pools: Some(Vec::new()), ..all() }), Vec::<i64>::new());
     assert_eq!(found(Filter { execution: text("exe_1"), ..all() }), [2]);
     assert_eq!(found(Filter { after_seq: Some(2), limit: 2, ..all() }), [3, 4]);
     assert_eq!(found(Filter { limit: 2, latest: true, ..all() }), [4, 5]);
@@ -89,7 +90,8 @@ proptest! {
         let event = Event { principal: some(0), pool: some(1), session: some(2), session_guid: some(3), execution: some(4), ..event };
         store.append(event).unwrap();
         store.append(Event::new(EventKind::SessionEnded)).unwrap();
-        let filter = Filter { principal: some(0), pool: some(1), session: some(2), execution: some(4), ..Filter::default() };
+        let pools = Some(vec![texts[1].clone()]);
+        let filter = Filter { principal: some(0), pools, session: some(2), execution: some(4), ..Filter::default() };
         let found = store.query(&filter).unwrap();
         prop_assert_eq!(found.len(), 1);
         let found = &found[0];
