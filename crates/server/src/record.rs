@@ -115,7 +115,7 @@ mod tests {
     fn concluded(execution: &str, outcome: Option<Outcome>) -> Concluded {
         let failure = outcome.is_none().then(|| "no sandbox".to_owned());
         let (execution, principal) = (execution.to_owned(), "alice".to_owned());
-        Concluded { execution, principal, outcome, failure, limits_hit: vec!["wallSeconds"], execution_time_ms: 7 }
+        Concluded { execution, principal, outcome, failure, limits_hit: vec!["wallSeconds"], execution_time_ms: 7, queued: Duration::ZERO }
     }
 
     #[test]
@@ -151,7 +151,7 @@ mod tests {
         for kind in ["session_created", "session_ended", "file_written", "file_read", "file_removed"] {
             let detail = if kind == "session_created" { String::new() } else { "a\nb".to_owned() };
             let (principal, pool, session) = ("alice".to_owned(), "default".to_owned(), "s-1".to_owned());
-            recorder.note(&Note { kind, principal, pool, session, session_guid: "ses_1".to_owned(), detail, at });
+            recorder.note(&Note { kind, principal, pool, session, session_guid: "ses_1".to_owned(), detail, at, took: Duration::ZERO });
         }
         recorder.0.flush().unwrap();
         let events = recorder.0.query(&Filter::default()).unwrap();
