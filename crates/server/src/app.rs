@@ -19,7 +19,7 @@ use crate::auth::{self, Auth};
 use crate::error::refusal;
 use crate::jwt::Issuer;
 use crate::settings::Settings;
-use crate::{admin, body, door, health, limit, metrics, rest, trace};
+use crate::{aca, admin, body, door, health, limit, metrics, rest, trace};
 
 /// The server's state, shared by all handlers.
 pub struct App {
@@ -33,6 +33,7 @@ pub struct App {
     pub auth: Auth,
     /// When it was started.
     pub started_at: SystemTime,
+    pub(crate) shapes: aca::Shapes,
     settings: RwLock<Arc<Settings>>,
     ending: AtomicBool,
 }
@@ -63,6 +64,7 @@ impl App {
             default_pool,
             auth: Auth::new(Arc::clone(&store) as _, dev_key, issuer),
             store,
+            shapes: aca::Shapes::default(),
             started_at: SystemTime::now(),
             settings: RwLock::new(Arc::new(settings)),
             ending: AtomicBool::new(false),
@@ -115,7 +117,7 @@ fn behind_the_door(routes: Router<Arc<App>>, app: Arc<App>) -> Router {
 
 /// The surfaces.
 fn surfaces() -> Router<Arc<App>> {
-    Router::new().merge(health::router()).merge(metrics::router()).merge(rest::router()).merge(admin::router())
+    Router::new().merge(health::router()).merge(metrics::router()).merge(rest::router()).merge(admin::router()).merge(aca::router())
 }
 
 /// Every route that there is: its methods and its path, as they are mounted.
