@@ -160,7 +160,11 @@ fn describe(headers: &mut HeaderMap, entry: &FileEntry, form: Form) {
         (header::CONTENT_SECURITY_POLICY, "sandbox; default-src 'none'".to_owned()),
         (header::CACHE_CONTROL, "no-store".to_owned()),
     ];
-    headers.extend(values.into_iter().filter_map(|(name, value)| Some((name, HeaderValue::from_str(&value).ok()?))));
+    for (name, value) in values {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
+    }
 }
 
 fn http_date(entry: &FileEntry) -> String {
