@@ -17,6 +17,7 @@ use engine::session::{Create, LimitsRequest, Opened, Session};
 
 use crate::app::App;
 use crate::identity::Identity;
+use crate::metrics;
 
 mod answer;
 mod error;
@@ -30,12 +31,8 @@ mod route;
 mod shell;
 mod token;
 
-#[cfg(test)]
-mod tests;
-
 pub(crate) use answer::Shapes;
 pub(crate) use error::refusal;
-pub use token::MsiToken;
 
 use error::Refusal;
 use query::Query;
@@ -47,7 +44,7 @@ pub(crate) fn router() -> Router<Arc<App>> {
     let bare = bare.into_iter().chain(["/session", "/listSessions", "/metadata", "/.management/stopSession"]);
     let named = ["/pools/{pool}/{*path}", "/subscriptions/{subscription}/resourceGroups/{group}/sessionPools/{pool}/{*path}"];
     let surface = bare.chain(named).fold(Router::new(), |router, path| router.route(path, any(handle)));
-    surface.route(token::APP_SERVICE, get(token::app_service)).route(token::INSTANCE, get(token::instance))
+    surface.route(token::PATH, get(token::token))
 }
 
 /// What can be asked, for whoever walks all routes: the method, and the path below each of the ways to name a pool.
@@ -75,12 +72,7 @@ pub(crate) const INVENTORY: &[(&str, &str)] = &[
 /// Whether a refusal at this path is worded as this surface words them.
 pub(crate) fn is_path(path: &str) -> bool {
     let named = |prefix: &str| path.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-    named("/pools/") || named("/subscriptions/") || is_open(path) || Route::parse(path).is_some()
-}
-
-/// Whether this path answers without a key: what it gives is guarded by its own secret, and answers this machine only.
-pub(crate) fn is_open(path: &str) -> bool {
-    path == token::APP_SERVICE || path == token::INSTANCE
+    named("/pools/") || named("/subscriptions/") || path == token::PATH || Route::parse(path).is_some()
 }
 
 /// Puts the path of a request into the form that [`router`] knows: endpoints are configured with a slash at their end, and in any case.
@@ -164,12 +156,14 @@ impl Call<'_> {
     /// The session of the query, made where there is none: on this surface any use makes one.
     async fn open(&self, id: &str) -> Result<Opened, Refusal> {
         let opened = self.app.sessions.open(&self.identity.caller, &self.pool, Some(id), Create::IfMissing, &LimitsRequest::default()).await;
-        opened.map_err(|error| {
+        let opened = opened.map_err(|error| {
             // The documented status of a pool without a free place.
             let full = error.kind == ErrorKind::Limit;
             let refusal = Refusal::from(error);
             if full { refusal.exhausted() } else { refusal }
-        })
+        })?;
+        metrics::opened(&self.pool, &opened);
+        Ok(opened)
     }
 
     /// The session of the query, where there is one.

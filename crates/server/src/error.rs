@@ -5,6 +5,8 @@ use axum::response::{IntoResponse, Response};
 use engine::{Error, ErrorKind};
 use serde_json::json;
 
+use crate::aca;
+
 /// An error on its way to a native caller.
 #[derive(Debug)]
 pub(crate) struct ApiError(pub(crate) Error);
@@ -37,8 +39,8 @@ pub(crate) fn status(kind: ErrorKind) -> (&'static str, StatusCode) {
 }
 
 /// A refusal in the form of the surface that this path belongs to.
-pub(crate) fn refusal(_path: &str, error: Error) -> Response {
-    ApiError(error).into_response()
+pub(crate) fn refusal(path: &str, error: Error) -> Response {
+    if aca::is_path(path) { aca::refusal(&error) } else { ApiError(error).into_response() }
 }
 
 impl IntoResponse for ApiError {

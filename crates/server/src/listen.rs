@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use crate::aca;
 use crate::app::{App, router};
 use crate::metrics;
 use crate::tls::Tls;
@@ -208,7 +209,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Send + 'static>(hall: &Hall, strea
     let routes = hall.routes.clone().map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(peer);
         request.extensions_mut().insert(Arc::clone(&seat));
-        request
+        aca::rewrite(request)
     });
     let mut http = http1::Builder::new();
     // The time from one request to the end of the next one's headers; that from their first byte is watched over by `Strict`.

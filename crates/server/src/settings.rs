@@ -12,8 +12,8 @@ pub struct Settings {
     pub origins: Vec<String>,
     /// The proxy in front that ends TLS.
     pub behind_proxy: Option<String>,
-    /// What `/msi/token` hands out, where it answers.
-    pub msi_token: Option<crate::aca::MsiToken>,
+    /// `/msi/token` answers.
+    pub msi_token: bool,
     /// Limits at the door.
     pub limits: DoorLimits,
     /// Shares of callers whose key names none of its own.

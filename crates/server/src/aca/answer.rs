@@ -229,10 +229,8 @@ pub(super) fn headers(finished: &Finished, allocation: Duration, created: bool, 
         ("x-ms-container-execution-duration", timings.ran),
         ("x-ms-allocation-time", allocation),
     ];
-    let mut headers: HeaderMap = times
-        .into_iter()
-        .map(|(name, time)| (HeaderName::from_static(name), HeaderValue::from(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))))
-        .collect();
+    let mut headers: HeaderMap =
+        times.into_iter().map(|(name, time)| (HeaderName::from_static(name), HeaderValue::from(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)))).collect();
     headers.insert("x-ms-allocation-retries", HeaderValue::from_static("0"));
     headers.insert("x-ms-new-allocation", HeaderValue::from_static(if created { "true" } else { "false" }));
     if let Ok(guid) = HeaderValue::from_str(guid) {
@@ -244,8 +242,8 @@ pub(super) fn headers(finished: &Finished, allocation: Duration, created: bool, 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use engine::{ErrorKind, ExecutionError, Limits};
     use engine::session::Timings;
+    use engine::{ErrorKind, ExecutionError, Limits};
     use std::sync::Arc;
 
     pub(in super::super) fn execution() -> Execution {
@@ -300,7 +298,12 @@ pub(super) mod tests {
             (valued("{'a': 1}", json!({"a": 1})), json!("{'a': 1}"), json!("{'a': 1}"), json!("{'a': 1}")),
             (valued("<object object at 0x1>", Json::Null), json!("<object object at 0x1>"), json!("<object object at 0x1>"), json!("<object object at 0x1>")),
             (valued("np.float64(0.5)", json!(0.5)), json!(0.5), json!("np.float64(0.5)"), json!("0.5")),
-            (valued("1267650600228229401496703205376", Json::Null), json!("1267650600228229401496703205376"), json!("1267650600228229401496703205376"), json!("1267650600228229401496703205376")),
+            (
+                valued("1267650600228229401496703205376", Json::Null),
+                json!("1267650600228229401496703205376"),
+                json!("1267650600228229401496703205376"),
+                json!("1267650600228229401496703205376"),
+            ),
         ];
         for (execution, as_plain, as_jupyter, as_text) in cases {
             let seen = [plain, jupyter, text].map(|shape| result(&execution, shape));
@@ -367,7 +370,10 @@ pub(super) mod tests {
         let running = of(&Progressed::Running);
         assert_eq!((&running["status"], running.get("result")), (&json!("Running"), None));
         let raised = of(&finished(failed()));
-        assert_eq!((&raised["status"], &raised["error"]["error"]["code"], &raised["result"]["executionResult"]), (&json!("Failed"), &json!("ZeroDivisionError"), &json!("")));
+        assert_eq!(
+            (&raised["status"], &raised["error"]["error"]["code"], &raised["result"]["executionResult"]),
+            (&json!("Failed"), &json!("ZeroDivisionError"), &json!(""))
+        );
         assert_eq!(of(&finished(Execution { outcome: Outcome::Interrupted, ..execution() }))["status"], "Canceled");
         let error = engine::Error::new(ErrorKind::Unavailable, "no sandbox");
         let ours = of(&Progressed::Failed(Arc::new(error)));
@@ -377,7 +383,8 @@ pub(super) mod tests {
     #[test]
     fn the_status_of_a_command_is_its_exit_code() {
         let shell = Shape { shell: true, ..Shape::default() };
-        let exit = |code: i32| ExecutionError { name: "ExitStatus".to_owned(), message: format!("the command ended with exit code {code}"), traceback: String::new() };
+        let exit =
+            |code: i32| ExecutionError { name: "ExitStatus".to_owned(), message: format!("the command ended with exit code {code}"), traceback: String::new() };
         let of = |execution: Execution| resource("exe_1", "abcd", &finished(execution), shell);
         let three = of(Execution { outcome: Outcome::Raised, exit_code: Some(3), error: Some(exit(3)), stderr: "oops\n".to_owned(), ..execution() });
         assert_eq!((&three["status"], &three["result"]), (&json!("3"), &json!({"stdout": "", "stderr": "oops\n", "executionTimeInMilliseconds": 8})));
@@ -399,7 +406,8 @@ pub(super) mod tests {
 
     #[test]
     fn times_are_whole_milliseconds() {
-        let timings = Timings { queued: Duration::from_millis(1), recorded: Duration::from_millis(2), ran: Duration::from_micros(4900), total: Duration::from_millis(9) };
+        let timings =
+            Timings { queued: Duration::from_millis(1), recorded: Duration::from_millis(2), ran: Duration::from_micros(4900), total: Duration::from_millis(9) };
         let headers = headers(&Finished { execution: execution(), timings }, Duration::from_millis(20), true, "ses_1");
         let number = |name: &str| headers[name].to_str().unwrap().parse::<u64>().unwrap();
         let names = ["overall-execution-time", "preparation-time", "execution-request-time", "execution-read-response-time", "total-execution-service-time"];

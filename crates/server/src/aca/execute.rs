@@ -6,12 +6,13 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use engine::Language;
 use engine::session::{ExecuteRequest, Opened, Progressed};
-use serde_json::{Map, Value as Json_};
+use serde_json::{Map, Value};
 
 use super::Call;
 use super::answer::{self, Shape};
 use super::error::Refusal;
 use super::request::{MAX_SECONDS, Requested, Work};
+use crate::metrics;
 
 /// Bodies may be this long: the longest code, written in the longest way that JSON has.
 const MAX_BODY: usize = 8 * 1024 * 1024;
@@ -57,6 +58,7 @@ pub(super) async fn execute(call: &Call<'_>, family: Family, request: Request) -
         return Ok((StatusCode::ACCEPTED, headers, Json(body)).into_response());
     }
     let finished = started.finished().await?;
+    metrics::finished(&finished);
     headers.extend(answer::headers(&finished, opened.allocation, opened.created, &opened.session.info().guid));
     let body = match family {
         Family::Executions => answer::resource(&id, &identifier, &Progressed::Finished(finished), shape),
@@ -82,7 +84,7 @@ fn execute_request(requested: Requested, opened: &Opened) -> ExecuteRequest {
     // More than the session has is granted by nobody, and asked for by everybody.
     let seconds = requested.seconds.unwrap_or(MAX_SECONDS).min(opened.session.info().limits.wall_seconds);
     let timeout = Some(std::time::Duration::from_secs(seconds));
-    ExecuteRequest { language, code, inputs: Map::<String, Json_>::new(), timeout, surface: "aca" }
+    ExecuteRequest { language, code, inputs: Map::<String, Value>::new(), timeout, surface: "aca" }
 }
 
 /// The .NET client of Semantic Kernel throws at a value that is no text.

@@ -17,7 +17,8 @@ use tokio_util::io::ReaderStream;
 use super::Call;
 use super::error::Refusal;
 use super::manage::time;
-use super::multipart::{Multipart, Part, pass_over};
+use super::multipart::{LEFTOVER, Multipart, Part, pass_over};
+use crate::body::BodyLimit;
 
 /// The form of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,10 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_'
 pub(super) async fn upload(call: &Call<'_>, form: Form, request: Request) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
     let limit = call.app.settings().limits.upload_bytes;
+    // The door's own limit would cut the connection, and a client that still sends would not see why.
+    if let Some(own) = parts.extensions.get::<BodyLimit>() {
+        own.raise(limit.saturating_add(OVERHEAD).saturating_add(LEFTOVER));
+    }
     let announced = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit.saturating_add(OVERHEAD)) {
         // A client that waits for our word has sent nothing yet, and will not.
@@ -75,7 +80,7 @@ async fn receive(call: &Call<'_>, multipart: &mut Multipart, headers: &HeaderMap
             room = room.checked_sub(u64::try_from(bytes.len()).unwrap_or(u64::MAX)).ok_or_else(|| too_large(limit))?;
             file.write(&bytes).await?;
         }
-        entries.push(file.finish().await?);
+        entries.push(file.finish().await?.file);
     }
     if entries.is_empty() { Err(Refusal::bad("the body needs a part `file` with a file name")) } else { Ok(entries) }
 }
@@ -294,7 +299,10 @@ mod tests {
         describe(&mut headers, &entry("sub/a \"b\"\n.html", Kind::File, "text/html"), Form::Old);
         assert_eq!(headers[header::CONTENT_TYPE], "text/html; charset=utf-8");
         assert_eq!(headers[header::CONTENT_DISPOSITION], "attachment; filename*=UTF-8''a%20%22b%22%0A.html");
-        assert_eq!((&headers[header::X_CONTENT_TYPE_OPTIONS], &headers[header::LAST_MODIFIED]), (&HeaderValue::from_static("nosniff"), &HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT")));
+        assert_eq!(
+            (&headers[header::X_CONTENT_TYPE_OPTIONS], &headers[header::LAST_MODIFIED]),
+            (&HeaderValue::from_static("nosniff"), &HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"))
+        );
         describe(&mut headers, &entry("a.html", Kind::File, "text/html"), Form::New);
         assert_eq!(headers[header::CONTENT_TYPE], "application/octet-stream");
     }

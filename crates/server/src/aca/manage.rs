@@ -74,7 +74,8 @@ fn shown(info: &SessionInfo) -> Json_ {
 pub(super) async fn metadata(call: &Call<'_>) -> Result<Response, Refusal> {
     let environment = call.app.sessions.pool(&call.pool)?.environment;
     let body = tokio::task::spawn_blocking(move || described(&environment, environment.built().unwrap_or_else(|_| SystemTime::now()))).await;
-    body.map(|body| Json(body).into_response()).map_err(|_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", "the environment cannot be described"))
+    body.map(|body| Json(body).into_response())
+        .map_err(|_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", "the environment cannot be described"))
 }
 
 fn described(environment: &Environment, built: SystemTime) -> Json_ {

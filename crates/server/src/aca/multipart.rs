@@ -22,7 +22,7 @@ const MAX_BOUNDARY: usize = 200;
 const MAX_PARTS: usize = 100;
 /// How much more of a body that is refused is still taken, in bytes, and how long: a client that is cut off while it sends sees a broken
 /// connection, and not why.
-const LEFTOVER: usize = 256 * 1024 * 1024;
+pub(super) const LEFTOVER: u64 = 256 * 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A body of parts.
@@ -181,7 +181,7 @@ pub(super) async fn pass_over(mut body: Pin<Box<BodyDataStream>>) {
     let all = async {
         let mut left = LEFTOVER;
         while let Some(Ok(bytes)) = body.next().await {
-            let Some(rest) = left.checked_sub(bytes.len()) else { return };
+            let Some(rest) = left.checked_sub(u64::try_from(bytes.len()).unwrap_or(u64::MAX)) else { return };
             left = rest;
         }
     };
@@ -287,7 +287,11 @@ fn extended_value(value: &[u8]) -> Option<Vec<u8>> {
     let mut parts = value.splitn(3, |byte| *byte == b'\'');
     let (charset, _, text) = (parts.next()?, parts.next()?, parts.next()?);
     let decoded: Vec<u8> = percent_decode(text).collect();
-    if charset.eq_ignore_ascii_case(b"iso-8859-1") { Some(decoded.iter().map(|byte| char::from(*byte)).collect::<String>().into_bytes()) } else { Some(decoded) }
+    if charset.eq_ignore_ascii_case(b"iso-8859-1") {
+        Some(decoded.iter().map(|byte| char::from(*byte)).collect::<String>().into_bytes())
+    } else {
+        Some(decoded)
+    }
 }
 
 #[cfg(test)]
@@ -339,7 +343,8 @@ mod tests {
         let bytes = b"--f00\r\nContent-Disposition: form-data; name=\"file\"; filename=\"/mnt/data/a.txt\"\r\nContent-Type: application/octet-stream\r\n\r\nhello\r\n--f00--\r\n";
         assert_eq!(everywhere("multipart/form-data; boundary=f00", bytes).await, [file("/mnt/data/a.txt", b"hello")]);
         // aiohttp: other headers first, none of the quotes needed
-        let bytes = b"--f00\r\nContent-Type: application/octet-stream\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\n\r\nhello\r\n--f00--\r\n";
+        let bytes =
+            b"--f00\r\nContent-Type: application/octet-stream\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\n\r\nhello\r\n--f00--\r\n";
         assert_eq!(everywhere("multipart/form-data; boundary=f00", bytes).await, [file("a.txt", b"hello")]);
         // .NET: boundary in quotes, names without, no type of the part
         let bytes = b"--7f1d-4b\r\nContent-Disposition: form-data; name=file; filename=a.txt; filename*=utf-8''a.txt\r\n\r\nhello\r\n--7f1d-4b--\r\n";
@@ -359,7 +364,9 @@ mod tests {
         // The delimiter as part of a longer line would be one: clients choose boundaries that do not occur.
         let content: Vec<u8> = String::from_utf8_lossy(content).replace("--f00x", "--f0_x").into_bytes();
         bytes.extend_from_slice(&content);
-        bytes.extend_from_slice(b"\r\n--f00  \r\nContent-Disposition: form-data; name=\"file\"; filename=\"empty\"\r\n\r\n\r\n--f00\r\n\r\nbare\r\n--f00--\r\nepilogue");
+        bytes.extend_from_slice(
+            b"\r\n--f00  \r\nContent-Disposition: form-data; name=\"file\"; filename=\"empty\"\r\n\r\n\r\n--f00\r\n\r\nbare\r\n--f00--\r\nepilogue",
+        );
         let files = everywhere("multipart/form-data; charset=utf-8; boundary=f00", &bytes).await;
         assert_eq!(files, [file("a", &content), file("empty", b""), (String::new(), String::new(), b"bare".to_vec())]);
         // An empty part whose own line break is the delimiter's.

@@ -113,7 +113,16 @@ mod tests {
         // Clients that encode nothing.
         assert_eq!(of("identifier=a+b/c|d{e}[f]<g>^h`i~!@$*()_-=;:'\",.?100%"), Ok("a+b/c|d{e}[f]<g>^h`i~!@$*()_-=;:'\",.?100%".to_owned()));
         assert_eq!(of(&format!("identifier={}", "x".repeat(128))), Ok("x".repeat(128)));
-        for bad in ["identifier=abc", "identifier=", "", "identifier=ab%20cd", "identifier=ab%5Ccd", "identifier=%C3%A9%C3%A9%C3%A9", "identifier=%ff%ff%ff%ff", "identifier=abc%00"] {
+        for bad in [
+            "identifier=abc",
+            "identifier=",
+            "",
+            "identifier=ab%20cd",
+            "identifier=ab%5Ccd",
+            "identifier=%C3%A9%C3%A9%C3%A9",
+            "identifier=%ff%ff%ff%ff",
+            "identifier=abc%00",
+        ] {
             assert_eq!(of(bad), Err(StatusCode::BAD_REQUEST), "{bad}");
         }
         assert_eq!(of(&format!("identifier={}", "x".repeat(129))), Err(StatusCode::BAD_REQUEST));
@@ -129,7 +138,9 @@ mod tests {
 
     #[test]
     fn the_form_follows_the_version() {
-        for (version, old) in [("2024-02-02-preview", true), ("2024-08-02-preview", true), ("2024-10-02-preview", false), ("2025-10-02-preview", false), ("2026-01-01", false)] {
+        for (version, old) in
+            [("2024-02-02-preview", true), ("2024-08-02-preview", true), ("2024-10-02-preview", false), ("2025-10-02-preview", false), ("2026-01-01", false)]
+        {
             assert_eq!(Query::new(&format!("api-version={version}")).is_old(), old, "{version}");
         }
         assert_eq!(Query::new("identifier=abcd").version().unwrap_err().status(), StatusCode::BAD_REQUEST);

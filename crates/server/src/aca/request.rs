@@ -165,7 +165,8 @@ mod tests {
         let wrapped = json!({"properties": {"codeInputType": "inline", "executionType": "synchronous", "code": "1+1"}});
         let flat = json!({"codeInputType": "Inline", "executionType": "Synchronous", "code": "1+1", "timeoutInSeconds": 100});
         let dotnet = json!({"identifier": "abcd", "codeInputType": "Inline", "executionType": "Synchronous", "timeoutInSeconds": 100, "pythonCode": "1+1"});
-        let cased = json!({"Properties": {"CodeInputType": "INLINE", "ExecutionType": "SYNCHRONOUS", "Code": "1+1", "sanitizeInput": true, "x": [1]}, "y": null});
+        let cased =
+            json!({"Properties": {"CodeInputType": "INLINE", "ExecutionType": "SYNCHRONOUS", "Code": "1+1", "sanitizeInput": true, "x": [1]}, "y": null});
         let nulls = json!({"properties": {"code": "1+1", "timeoutInSeconds": null, "identifier": null, "codeInputType": null}});
         for body in [wrapped, flat, dotnet, cased, nulls] {
             assert_eq!(code(&body), "1+1", "{body}");

@@ -204,7 +204,18 @@ mod tests {
 
     #[test]
     fn other_surfaces_are_not_touched() {
-        for path in ["/", "/v1/sessions/abcd/files//a//b", "/healthz", "/metrics", "/pools", "/pools/p", "/pools/p/mcp", "/metadata/identity/oauth2/token", "/code", "/session/x"] {
+        for path in [
+            "/",
+            "/v1/sessions/abcd/files//a//b",
+            "/healthz",
+            "/metrics",
+            "/pools",
+            "/pools/p",
+            "/pools/p/mcp",
+            "/metadata/identity/oauth2/token",
+            "/code",
+            "/session/x",
+        ] {
             assert_eq!(Route::parse(path), None, "{path}");
         }
     }
