@@ -81,8 +81,8 @@ fn execute_request(requested: Requested, opened: &Opened) -> ExecuteRequest {
         Work::Python(code) => (Language::Python, code),
         Work::Shell(command) => (Language::Shell, command.into_bytes()),
     };
-    // More than the session has is granted by nobody, and asked for by everybody.
-    let seconds = requested.seconds.unwrap_or(MAX_SECONDS).min(opened.session.info().limits.wall_seconds);
+    // What nobody asks for is the session's own, and no more than this surface has.
+    let seconds = requested.seconds.unwrap_or_else(|| opened.session.info().limits.wall_seconds.min(MAX_SECONDS));
     let timeout = Some(std::time::Duration::from_secs(seconds));
     ExecuteRequest { language, code, inputs: Map::<String, Value>::new(), timeout, surface: "aca" }
 }
