@@ -26,6 +26,8 @@ class _Finder:
     """Lets the other finders answer, and wraps the loader of a package that has a hook."""
 
     def find_spec(self, name, path=None, target=None):
+        if name == "pkg_resources":
+            _silence_pkg_resources()
         if name not in _HOOKS:
             return None
         for finder in sys.meta_path:
@@ -59,6 +61,13 @@ def _apply(name, module):
         _HOOKS[name](module)
     except Exception:
         pass
+
+
+def _silence_pkg_resources():
+    # A warning to its own users, in the way of agents that list the packages with it: they read stderr as part of the list.
+    import warnings
+
+    warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
 
 
 def _pandas(pandas):

@@ -54,6 +54,15 @@ class Tables(PackageTest):
         self.assertTrue(self.run_code("np.empty(1 << 55)").error["isMemoryError"])
 
 
+class Lists(PackageTest):
+    def test_the_packages_are_listed_without_a_warning(self):
+        seen = self.run_code("import pkg_resources\n[d.project_name for d in pkg_resources.working_set]")
+        self.assertIn("numpy", seen.result["json"])
+        self.assertEqual(seen.stderr, "")
+        warned = self.run_code("import warnings\nwarnings.warn('another')")
+        self.assertIn("UserWarning: another", warned.stderr)
+
+
 class Pictures(PackageTest):
     def pictures(self, outcome):
         found = [d["data"]["image/png"] for d in outcome.displays if "image/png" in d["data"]]
