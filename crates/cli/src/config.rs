@@ -9,7 +9,6 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use sandbox::Limits;
-use server::aca::MsiToken;
 use serde::{Deserialize, Serialize};
 
 use self::server::{AuthSection, Inherited, PoolSection, Tables};
@@ -254,20 +253,6 @@ pub(crate) fn dev_key() -> anyhow::Result<Option<String>> {
         Ok(key) if key.chars().count() >= 16 && key.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Some(key)),
         _ => Err(usage("`BELLJAR_DEV_KEY` is no key", "give at least 16 letters, digits and signs, without spaces")),
     }
-}
-
-/// The key that `/msi/token` hands out, and what callers have to say for it.
-///
-/// # Errors
-/// One of them that is missing.
-pub(crate) fn msi_token(instance: bool) -> anyhow::Result<MsiToken> {
-    let variable = |name: &str, what: &str| {
-        let value = std::env::var(name).ok().filter(|value| !value.is_empty());
-        value.ok_or_else(|| usage(format!("`msi_token` is on, and `{name}` is not set"), format!("set it to {what}, or set `msi_token = false`")))
-    };
-    let token = variable("BELLJAR_MSI_TOKEN", "the key that callers of /msi/token get")?;
-    let header = variable("BELLJAR_MSI_HEADER", "what callers of /msi/token say in X-IDENTITY-HEADER")?;
-    Ok(MsiToken { token, header, instance })
 }
 
 /// Where a service manager wants to hear of us.

@@ -17,7 +17,6 @@ use engine::session::{Create, LimitsRequest, Opened, Session};
 
 use crate::app::App;
 use crate::identity::Identity;
-use crate::metrics;
 
 mod answer;
 mod error;
@@ -162,7 +161,6 @@ impl Call<'_> {
             let refusal = Refusal::from(error);
             if full { refusal.exhausted() } else { refusal }
         })?;
-        metrics::opened(&self.pool, &opened);
         Ok(opened)
     }
 

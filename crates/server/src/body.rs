@@ -45,13 +45,6 @@ struct Shared {
     failed: AtomicU8,
 }
 
-impl BodyLimit {
-    /// For whoever bounds this body itself: it may be this long from now on.
-    pub(crate) fn raise(&self, most: u64) {
-        self.0.most.store(most, Ordering::Relaxed);
-    }
-}
-
 /// What ends a body.
 #[derive(Debug, thiserror::Error)]
 enum BodyError {

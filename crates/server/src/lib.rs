@@ -11,6 +11,7 @@ pub mod record;
 pub mod settings;
 pub mod tls;
 
+mod aca;
 mod admin;
 mod body;
 mod door;

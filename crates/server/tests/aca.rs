@@ -17,8 +17,7 @@ use engine::record::Unrecorded;
 use engine::session::{SessionPoolSettings, Sessions};
 use engine::{Controls, Engine, Imports, PoolSettings};
 use serde_json::{Value as Json, json};
-use server::app::App;
-use server::auth::{Auth, NoKeys};
+use server::app::{App, Start};
 use server::listen::Listener;
 use server::settings::Settings;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +34,7 @@ struct Scene {
     address: SocketAddr,
     stop: CancellationToken,
     _engine: Engine,
+    _data: tempfile::TempDir,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -64,11 +64,13 @@ fn scene(pools: Vec<SessionPoolSettings>, change: impl FnOnce(&mut Settings)) ->
     };
     let mut settings = Settings::default();
     change(&mut settings);
-    let app = App::new(Arc::clone(&sessions), "default".to_owned(), Auth::new(Box::new(NoKeys), Some(KEY.to_owned()), None), settings);
+    let own = tempfile::tempdir().unwrap();
+    let store = store::Store::open(own.path(), store::Options::default()).unwrap();
+    let app = App::new(Start { sessions: Arc::clone(&sessions), default_pool: "default".to_owned(), store, dev_key: Some(KEY.to_owned()), issuer: None, settings });
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
     runtime.spawn(server::listen::serve(app, vec![Listener::Tcp(listener, None)], stop.clone()));
-    Scene { sessions, runtime, address, stop, _engine: engine, _turn: turn }
+    Scene { sessions, runtime, address, stop, _engine: engine, _data: own, _turn: turn }
 }
 
 /// A server with one pool, as most tests need it.

@@ -26,7 +26,6 @@ section! {
         default_pool: String,
         shutdown_grace_seconds: u64,
         msi_token: bool,
-        msi_instance: bool,
         durability: Durability,
         log_format: LogFormat,
     } with {
@@ -189,7 +188,7 @@ impl Server {
                 hosts: own.hosts.as_ref().map(Names::list).unwrap_or_default(),
                 origins: own.origins.as_ref().map(Names::list).unwrap_or_default(),
                 behind_proxy: own.behind_proxy.clone(),
-                msi_token: own.msi_token.unwrap_or_default().then(|| super::msi_token(own.msi_instance.unwrap_or_default())).transpose()?,
+                msi_token: own.msi_token.unwrap_or_default(),
                 limits: door_limits(&limits)?,
                 share: share(&callers)?,
                 jwt: jwt_settings(&jwt)?,

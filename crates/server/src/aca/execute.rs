@@ -12,7 +12,6 @@ use super::Call;
 use super::answer::{self, Shape};
 use super::error::Refusal;
 use super::request::{MAX_SECONDS, Requested, Work};
-use crate::metrics;
 
 /// Bodies may be this long: the longest code, written in the longest way that JSON has.
 const MAX_BODY: usize = 8 * 1024 * 1024;
@@ -58,7 +57,6 @@ pub(super) async fn execute(call: &Call<'_>, family: Family, request: Request) -
         return Ok((StatusCode::ACCEPTED, headers, Json(body)).into_response());
     }
     let finished = started.finished().await?;
-    metrics::finished(&finished);
     headers.extend(answer::headers(&finished, opened.allocation, opened.created, &opened.session.info().guid));
     let body = match family {
         Family::Executions => answer::resource(&id, &identifier, &Progressed::Finished(finished), shape),
