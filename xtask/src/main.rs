@@ -9,7 +9,7 @@ mod soak;
 
 const USAGE: &str = "\
 usage: cargo xtask ci    run every check: doctor, lints, tests as this user and, for root, as an ordinary one
-       cargo xtask soak [--sandboxes N] [--kills N] [--seed N] [--data FOLDER] [--json FILE]
+       cargo xtask soak [--sandboxes N] [--kills N] [--served N] [--server-kills N] [--seed N] [--data FOLDER] [--json FILE]
                          start and kill sandboxes, then belljar itself, at any moment; whatever is left is a failure";
 
 fn main() -> ExitCode {

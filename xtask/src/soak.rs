@@ -21,6 +21,7 @@ mod program;
 mod random;
 mod report;
 mod residue;
+mod served;
 
 use kill::Killed;
 use mix::{Mix, Round};
@@ -42,6 +43,9 @@ const ENOUGH: usize = 20;
 struct Options {
     sandboxes: u64,
     kills: u64,
+    /// Sessions over HTTP, and kills of the server under load.
+    served: u64,
+    server_kills: u64,
     seed: u64,
     data: PathBuf,
     json: Option<PathBuf>,
@@ -50,11 +54,20 @@ struct Options {
 }
 
 /// How the command is called.
-pub(crate) const USAGE: &str = "cargo xtask soak [--sandboxes N] [--kills N] [--seed N] [--data FOLDER] [--json FILE]";
+pub(crate) const USAGE: &str = "cargo xtask soak [--sandboxes N] [--kills N] [--served N] [--server-kills N] [--seed N] [--data FOLDER] [--json FILE]";
 
 impl Options {
     fn parse(arguments: &[&str]) -> anyhow::Result<Self> {
-        let mut options = Self { sandboxes: 10_000, kills: 1000, seed: fresh_seed()?, data: PathBuf::new(), json: None, out: PathBuf::new() };
+        let mut options = Self {
+            sandboxes: 10_000,
+            kills: 1000,
+            served: 10_000,
+            server_kills: 100,
+            seed: fresh_seed()?,
+            data: PathBuf::new(),
+            json: None,
+            out: PathBuf::new(),
+        };
         options.data = std::env::var_os("BELLJAR_TEST_DATA").map(PathBuf::from).unwrap_or_default();
         for pair in arguments.chunks(2) {
             let &[name, value] = pair else { bail!("`{}` wants a value; usage: {USAGE}", pair.join(" ")) };
@@ -62,6 +75,8 @@ impl Options {
             match name {
                 "--sandboxes" => options.sandboxes = number()?,
                 "--kills" => options.kills = number()?,
+                "--served" => options.served = number()?,
+                "--server-kills" => options.server_kills = number()?,
                 "--seed" => options.seed = number()?,
                 "--data" => options.data = PathBuf::from(value),
                 "--json" => options.json = Some(PathBuf::from(value)),
@@ -97,6 +112,14 @@ fn soak(options: &Options) -> anyhow::Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let mut report = Report { seed: options.seed, ..Report::default() };
     let mut random = Random::new(options.seed);
+    if options.served + options.server_kills > 0 {
+        let served = served::run(&belljar()?, &options.data, (options.served, options.server_kills), random.number())?;
+        say(&served.text());
+        ensure!(served.problems.is_empty(), "the soak found problems; --seed {} makes the same choices again:\n{}", options.seed, served.problems.join("\n"));
+    }
+    if options.sandboxes + options.kills == 0 {
+        return Ok(());
+    }
     let (before, machine) = (Residue::look(&options.data), Machine::look());
     report.machine_before = machine;
     sandboxes(options, &mut random, &mut report).context("sandboxes")?;
@@ -117,6 +140,13 @@ fn soak(options: &Options) -> anyhow::Result<()> {
     report.print()?;
     ensure!(report.problems.is_empty(), "the soak found {} problems; --seed {} makes the same choices again", report.problems.len(), options.seed);
     Ok(())
+}
+
+/// The program beside this one.
+fn belljar() -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe()?.with_file_name("belljar");
+    ensure!(program.is_file(), "there is no `{}`: build it first", program.display());
+    Ok(program)
 }
 
 /// Waits until everything is as before, and notes what is not.

@@ -66,7 +66,8 @@ fn scene(pools: Vec<SessionPoolSettings>, change: impl FnOnce(&mut Settings)) ->
     change(&mut settings);
     let own = tempfile::tempdir().unwrap();
     let store = store::Store::open(own.path(), store::Options::default()).unwrap();
-    let app = App::new(Start { sessions: Arc::clone(&sessions), default_pool: "default".to_owned(), store, dev_key: Some(KEY.to_owned()), issuer: None, settings });
+    let app =
+        App::new(Start { sessions: Arc::clone(&sessions), default_pool: "default".to_owned(), store, dev_key: Some(KEY.to_owned()), issuer: None, settings });
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
     runtime.spawn(server::listen::serve(app, vec![Listener::Tcp(listener, None)], stop.clone()));

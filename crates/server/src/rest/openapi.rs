@@ -245,7 +245,8 @@ fn add_operations(document: &mut Json) {
         ("/docs", "docs", "This description as a page", text("text/html")),
     ];
     for (path, id, summary, content) in routes {
-        let mut operation = json!({"tags": ["operations"], "summary": summary, "operationId": id, "responses": {"200": {"description": "It is as told", "content": content}}});
+        let mut operation =
+            json!({"tags": ["operations"], "summary": summary, "operationId": id, "responses": {"200": {"description": "It is as told", "content": content}}});
         if matches!(path, "/healthz" | "/readyz") {
             operation["security"] = json!([]);
             operation["responses"]["503"] = json!({"description": "It is not, or not yet", "content": status});

@@ -89,7 +89,8 @@ fn route(html: &mut String, document: &Json, path: &str, method: &str, operation
             let required = if parameter["required"] == true { " <em>required</em>" } else { "" };
             let (name, place) = (text(&parameter["name"]), text(&parameter["in"]));
             let (kind, bounds) = (kind(&parameter["schema"]), bounds(&parameter["schema"]));
-            let _ = writeln!(html, "<dt><code>{name}</code> <small>{place} · {kind}{bounds}</small>{required}</dt><dd>{}</dd>", prose(&parameter["description"]));
+            let _ =
+                writeln!(html, "<dt><code>{name}</code> <small>{place} · {kind}{bounds}</small>{required}</dt><dd>{}</dd>", prose(&parameter["description"]));
         }
         html.push_str("</dl>\n");
     }

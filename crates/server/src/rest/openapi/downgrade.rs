@@ -6,8 +6,24 @@ use serde_json::{Map, Value as Json, json};
 const METHODS: [&str; 4] = ["get", "put", "post", "delete"];
 /// What a schema says that OpenAPI 2.0 takes as it is.
 const KEPT: [&str; 18] = [
-    "title", "description", "type", "format", "default", "enum", "required", "minimum", "maximum", "minLength", "maxLength", "pattern", "minItems", "maxItems",
-    "additionalProperties", "properties", "items", "example",
+    "title",
+    "description",
+    "type",
+    "format",
+    "default",
+    "enum",
+    "required",
+    "minimum",
+    "maximum",
+    "minLength",
+    "maxLength",
+    "pattern",
+    "minItems",
+    "maxItems",
+    "additionalProperties",
+    "properties",
+    "items",
+    "example",
 ];
 
 /// The document as OpenAPI 2.0.
@@ -88,7 +104,8 @@ fn response(response: &Json) -> Json {
     let mut made = json!({"description": response["description"]});
     if let Some(one) = response.get("content") {
         let (kind, content) = content(one);
-        made["schema"] = if kind == "application/json" || kind.starts_with("text/") { schema(&content["schema"]) } else { json!({"type": "string", "format": "binary"}) };
+        made["schema"] =
+            if kind == "application/json" || kind.starts_with("text/") { schema(&content["schema"]) } else { json!({"type": "string", "format": "binary"}) };
     }
     for (name, header) in entries(&response["headers"]) {
         let mut value = schema(&header["schema"]);
@@ -182,7 +199,10 @@ mod tests {
         assert_eq!(made["parameters"][0], json!({"name": "id", "in": "path", "required": true, "type": "string", "minLength": 1}));
         assert_eq!(made["parameters"][1]["in"], "body");
         assert_eq!(made["consumes"], json!(["application/octet-stream"]));
-        assert_eq!(made["responses"], json!({"200": {"description": "d", "schema": {"type": "string", "format": "binary"}}, "404": {"$ref": "#/responses/NotFound"}}));
+        assert_eq!(
+            made["responses"],
+            json!({"200": {"description": "d", "schema": {"type": "string", "format": "binary"}}, "404": {"$ref": "#/responses/NotFound"}})
+        );
         assert_eq!(made["produces"], json!(["application/octet-stream", "application/json"]));
     }
 }
