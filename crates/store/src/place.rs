@@ -6,6 +6,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::error::StoreError;
 
@@ -13,6 +14,9 @@ use crate::error::StoreError;
 const DATABASE: &str = "belljar.db";
 /// The writer's lock below the data folder.
 const LOCK: &str = "belljar.lock";
+/// A holder that is on its way out, or wants only a moment, is waited for so long.
+const PATIENCE: Duration = Duration::from_secs(1);
+const STEP: Duration = Duration::from_millis(20);
 
 /// The data folder with its symbolic links resolved, once it is found to be ours.
 #[derive(Debug)]
@@ -61,7 +65,14 @@ impl Place {
         self.check(LOCK)?;
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(no_follow()).open(&path);
         let mut file = opened.and_then(|file| self.hand_over(file)).map_err(StoreError::place("open the lock", &path))?;
-        match file.try_lock() {
+        let deadline = Instant::now() + PATIENCE;
+        let tried = loop {
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(STEP),
+                tried => break tried,
+            }
+        };
+        match tried {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
@@ -217,7 +228,10 @@ mod tests {
         let error = place.lock().unwrap_err();
         assert!(error.to_string().ends_with(&format!("in use by process {}", std::process::id())), "{error}");
         assert!(error.hint().unwrap().contains("stop process"));
-        drop(lock);
-        place.lock().unwrap();
+        std::thread::scope(|scope| {
+            let next = scope.spawn(|| place.lock());
+            drop(lock);
+            next.join().unwrap().unwrap();
+        });
     }
 }
