@@ -134,11 +134,12 @@ fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
 }
 
 async fn unknown(OriginalUri(uri): OriginalUri) -> Response {
-    refusal(uri.path(), Error::new(ErrorKind::NotFound, "there is nothing at this path").hint("see `/openapi.json` for what there is"))
+    refusal(uri.path(), Error::new(ErrorKind::NotFound, "there is no such route").hint("see `GET /openapi.json`"))
 }
 
 async fn wrong_method(OriginalUri(uri): OriginalUri) -> Response {
-    let mut response = refusal(uri.path(), Error::new(ErrorKind::InvalidRequest, "this path does not take this method"));
+    let error = Error::new(ErrorKind::InvalidRequest, "this route does not take this method").hint("see the header `Allow`");
+    let mut response = refusal(uri.path(), error);
     *response.status_mut() = axum::http::StatusCode::METHOD_NOT_ALLOWED;
     response
 }

@@ -22,9 +22,6 @@ use crate::limit::Allowance;
 use crate::listen::Asking;
 use crate::metrics;
 
-/// For a multipart body, over what it carries: boundaries and headers of its parts.
-const FRAMING: u64 = 64 * 1024;
-
 const TOO_LARGE: u8 = 1;
 const STALLED: u8 = 2;
 
@@ -42,6 +39,7 @@ impl BodyLimit {
 #[derive(Debug)]
 struct Shared {
     most: AtomicU64,
+    upload: u64,
     failed: AtomicU8,
 }
 
@@ -57,7 +55,7 @@ enum BodyError {
 /// Bounds and counts the bodies of a request and of its answer.
 pub(crate) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let settings = app.settings();
-    let shared = Arc::new(Shared { most: AtomicU64::new(settings.limits.body_bytes), failed: AtomicU8::new(0) });
+    let shared = Arc::new(Shared { most: AtomicU64::new(settings.limits.body_bytes), upload: settings.limits.upload_bytes, failed: AtomicU8::new(0) });
     let allowance = request.extensions().get::<Arc<Allowance>>().cloned();
     let path = request.uri().path().to_owned();
     let (mut parts, inner) = request.into_parts();
@@ -85,11 +83,10 @@ fn given_up(path: &str, failed: u8, most: u64) -> Response {
     response
 }
 
-/// A layer of routes that take files: the whole body may be as large as an upload.
-#[expect(dead_code, reason = "for the surfaces")]
-pub(crate) async fn upload(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+/// A layer of routes that take files: the body may be as large as an upload.
+pub(crate) async fn upload(request: Request, next: Next) -> Response {
     if let Some(limit) = request.extensions().get::<BodyLimit>() {
-        limit.0.most.store(app.settings().limits.upload_bytes.saturating_add(FRAMING), Ordering::Relaxed);
+        limit.raise(limit.0.upload);
     }
     next.run(request).await
 }

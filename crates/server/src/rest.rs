@@ -16,8 +16,9 @@ mod view;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::from_fn;
 use axum::routing::{get, post};
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 pub(crate) use body::Body;
@@ -31,7 +32,7 @@ use crate::app::App;
 pub(crate) fn router() -> Router<Arc<App>> {
     let (router, _) = described().split_for_parts();
     router
-        .route("/v1/sessions/{id}/tools/{tool}", post(tools::call))
+        .route("/v1/sessions/{id}/tools/{tool}", post(tools::call).layer(from_fn(crate::body::upload)))
         .route("/openapi.json", get(openapi::openapi))
         .route("/openapi-2.json", get(openapi::openapi_2))
         .route("/docs", get(openapi::docs))
@@ -48,8 +49,8 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(executions::stdout))
         .routes(routes!(executions::stderr))
         .routes(routes!(files::list))
-        .routes(routes!(files::read, files::write, files::remove))
-        .routes(routes!(run::run))
+        .routes(routes!(files::read, files::write, files::remove).layer(from_fn(crate::body::upload)))
+        .routes(routes!(run::run).layer(from_fn(crate::body::upload)))
         .routes(routes!(pools::list))
 }
 

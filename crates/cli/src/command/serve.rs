@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::Context;
-use engine::record::{Recorder, Unrecorded};
+use engine::record::Recorder;
 use engine::session::Sessions;
 use server::app::{App, Start};
 use server::jwt::Issuer;
 use server::listen::{Listener, serve as serve_on};
 use server::metrics::Counted;
+use server::record::StoreRecorder;
 use server::tls::{Files, Tls, self_signed};
 use store::{Event, EventKind, Options, Store};
 use tokio::net::TcpListener;
@@ -130,7 +131,7 @@ async fn start(configuration: Configuration) -> anyhow::Result<Running> {
         listeners.push((format!("{scheme}://{}", listener.local_addr()?), Listener::Tcp(listener, tls.clone())));
     }
     let issuer = issuer(server).await?;
-    let recorder: Arc<dyn Recorder> = Arc::new(Counted::new(Unrecorded));
+    let recorder: Arc<dyn Recorder> = Arc::new(Counted::new(StoreRecorder(Arc::clone(&store))));
     let sessions = sessions(&configuration, recorder).await?;
     let (dev_key, told) = rules::dev_key(server, dev_key, keys)?;
     let app =

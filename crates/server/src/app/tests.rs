@@ -70,13 +70,12 @@ impl Drop for Served {
 }
 
 /// Routes that do what real ones may do.
-fn test_routes(app: &Arc<App>, go: &Arc<Semaphore>, seen: &Arc<Notify>) -> Router<Arc<App>> {
+fn test_routes(go: &Arc<Semaphore>, seen: &Arc<Notify>) -> Router<Arc<App>> {
     let (held, come, given_up) = (Arc::clone(go), Arc::clone(seen), Arc::clone(seen));
-    let upload = from_fn_with_state(Arc::clone(app), body::upload);
     Router::new()
         .route("/test/panic", get(|| async { panic!("as asked") as &'static str }))
         .route("/test/echo", post(|body: Bytes| async move { body.len().to_string() }))
-        .route("/test/upload", post(|body: Bytes| async move { body.len().to_string() }).layer(upload))
+        .route("/test/upload", post(|body: Bytes| async move { body.len().to_string() }).layer(from_fn(body::upload)))
         .route("/test/hold", get(move || hold(Arc::clone(&held), Arc::clone(&come))))
         .route("/test/endless", get(move || endless(Arc::clone(&given_up))))
 }
@@ -114,7 +113,7 @@ async fn served_with(settings: Settings) -> Served {
 
 fn serve_here(app: Arc<App>, folder: TempDir, listeners: Vec<Listener>, address: SocketAddr) -> Served {
     let (go, seen, stop) = (Arc::new(Semaphore::new(0)), Arc::new(Notify::new()), CancellationToken::new());
-    let routes = behind_the_door(surfaces().merge(test_routes(&app, &go, &seen)), Arc::clone(&app));
+    let routes = behind_the_door(surfaces().merge(test_routes(&go, &seen)), Arc::clone(&app));
     let serving = tokio::spawn(serve_routes(Arc::clone(&app), routes, listeners, stop.clone()));
     Served { app, address, stop, go, seen, serving, folder }
 }
