@@ -86,9 +86,13 @@ pub(crate) async fn run(call: Call, Body(body): Body<RunBody, BODY_BYTES>) -> Re
     let pool = call.pool(&query, body.pool.as_deref())?;
     let files = files(body.files.unwrap_or_default())?;
     let request = executions::request(body.language, body.code, body.timeout_seconds, body.inputs)?;
-    let opened = call.app.sessions.open(&call.identity.caller, &pool, None, Create::New, &LimitsRequest::default()).await?;
-    // Whatever comes now, and also where the caller leaves and this is dropped: the session ends.
-    let ends = Ends { sessions: Arc::clone(&call.app.sessions), session: opened.session };
+    let (sessions, caller) = (Arc::clone(&call.app.sessions), call.identity.caller.clone());
+    // A task of its own: where the caller leaves meanwhile, what comes of it is dropped, and ends too.
+    let opening = tokio::spawn(async move {
+        let opened = sessions.open(&caller, &pool, None, Create::New, &LimitsRequest::default()).await?;
+        Ok::<_, Error>(Ends { sessions: Arc::clone(&sessions), session: opened.session })
+    });
+    let ends = opening.await.map_err(|_| Error::new(ErrorKind::Internal, "the making of a session was lost"))??;
     once(&call, &ends.session, files, request).await
 }
 
@@ -115,8 +119,10 @@ struct Ends {
 impl Drop for Ends {
     fn drop(&mut self) {
         let (sessions, session) = (Arc::clone(&self.sessions), Arc::clone(&self.session));
-        // Not waited for: the caller has its answer already.
-        tokio::spawn(async move { sessions.close(&session).await });
+        // Not waited for: the caller has its answer already. Without a runtime the server has ended, and all sessions with it.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { sessions.close(&session).await });
+        }
     }
 }
 

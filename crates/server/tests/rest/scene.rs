@@ -1,0 +1,128 @@
+//! A server with a pool of sandboxes, and keys for it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use engine::environment::{Host, Progress};
+use engine::record::{Concluded, Intent, Note, RecordError, Recorder};
+use engine::session::{SessionPoolSettings, Sessions};
+use engine::{Controls, Engine, Imports, Limits, PoolSettings};
+use server::app::App;
+use server::auth::{Auth, Key, Keys};
+use server::identity::Roles;
+use server::listen::{self, Listener};
+use server::settings::{Settings, Share};
+use tokio_util::sync::CancellationToken;
+
+use crate::client::{Answer, Request};
+
+/// Keys of three callers: two that may run code, one that may not.
+pub(crate) const ALICE: &str = "bj_alice";
+pub(crate) const BOB: &str = "bj_bob";
+pub(crate) const WATCHER: &str = "bj_watcher";
+/// One that may use the second pool only.
+pub(crate) const NARROW: &str = "bj_narrow";
+
+struct FixedKeys;
+
+impl Keys for FixedKeys {
+    fn verify(&self, presented: &str) -> Option<Key> {
+        let roles = Roles { execute: presented != WATCHER, observe: presented == WATCHER, admin: false };
+        let pools = (presented == NARROW).then(|| vec!["second".to_owned()]);
+        [ALICE, BOB, WATCHER, NARROW].contains(&presented).then(|| Key { id: presented.to_owned(), pools, roles, share: Share::default() })
+    }
+
+    fn refused(&self, _: &str, _: u64) {}
+}
+
+struct Nothing;
+
+impl Recorder for Nothing {
+    fn intend(&self, _: &Intent) -> Result<(), RecordError> {
+        Ok(())
+    }
+
+    fn conclude(&self, _: &Concluded) {}
+
+    fn note(&self, _: &Note) {}
+}
+
+/// A server; ended when it is dropped.
+pub(crate) struct Scene {
+    pub(crate) address: SocketAddr,
+    sessions: Arc<Sessions>,
+    stop: CancellationToken,
+    runtime: Option<tokio::runtime::Runtime>,
+    _engine: Engine,
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// Starts a server with the pools `default` and `second`.
+pub(crate) fn scene() -> Scene {
+    static TURN: Mutex<()> = Mutex::new(());
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let data = std::env::var_os("BELLJAR_TEST_DATA").map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("data"), PathBuf::from);
+    let engine = Engine::new(engine::Settings { data, host: Host::new(std::env::vars_os()), controls: Controls::default() });
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let entered = runtime.enter();
+    let pools = vec![pool("default", 6, true), pool("second", 1, false)];
+    let sessions = Sessions::start(&engine, pools, Arc::new(Nothing), &mut |step: Progress<'_>| eprintln!("{step:?}")).expect("sessions");
+    let app = App::new(Arc::clone(&sessions), "default".to_owned(), Auth::new(Box::new(FixedKeys), None, None), Settings::default());
+    let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0))).unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    runtime.spawn(listen::serve(app, vec![Listener::Tcp(listener, None)], stop.clone()));
+    drop(entered);
+    Scene { address, sessions, stop, runtime: Some(runtime), _engine: engine, _turn: turn }
+}
+
+fn pool(name: &str, max_sessions: usize, create_on_use: bool) -> SessionPoolSettings {
+    let imports = Imports::Modules { modules: Vec::new(), warm_up: String::new() };
+    let limits = Limits { workspace_bytes: 32 << 20, ..Limits::default() };
+    let sandboxes = PoolSettings { ready: usize::from(name == "default"), imports, limits, ..PoolSettings::default() };
+    SessionPoolSettings {
+        name: name.to_owned(),
+        environment: "core".to_owned(),
+        sandboxes,
+        max_sessions,
+        idle_timeout: Duration::from_secs(300),
+        max_lifetime: Duration::from_secs(3600),
+        allocation_wait: Duration::from_millis(300),
+        create_on_use,
+        region: Some("north".to_owned()),
+    }
+}
+
+impl Scene {
+    /// A request with Alice's key.
+    pub(crate) fn ask(&self, method: &str, target: &str) -> Request {
+        Request::new(self.address, method, target).header("Authorization", &format!("Bearer {ALICE}"))
+    }
+
+    /// The same with another key.
+    pub(crate) fn ask_as(&self, key: &str, method: &str, target: &str) -> Request {
+        Request::new(self.address, method, target).header("Authorization", &format!("Bearer {key}"))
+    }
+
+    /// Runs Python code to its end.
+    pub(crate) fn python(&self, session: &str, code: &str) -> Answer {
+        self.ask("POST", &format!("/v1/sessions/{session}/executions")).json(&serde_json::json!({"code": code})).send()
+    }
+
+    /// How many sessions there are, of all callers.
+    pub(crate) fn sessions(&self) -> usize {
+        self.sessions.pools().iter().map(|pool| pool.sessions).sum()
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.block_on(self.sessions.shutdown(Duration::ZERO));
+            runtime.shutdown_timeout(Duration::from_secs(5));
+        }
+    }
+}
