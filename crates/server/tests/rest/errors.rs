@@ -98,14 +98,16 @@ fn routes_that_are_not_there() {
     }
     for (method, target, allowed) in [
         ("PUT", "/v1/sessions", "GET,HEAD,POST"),
-        ("PATCH", "/v1/sessions/mine", "GET,HEAD,DELETE"),
+        ("PATCH", "/v1/sessions/mine", "DELETE,GET,HEAD"),
         ("GET", "/v1/run", "POST"),
         ("GET", "/v1/sessions/mine/tools/ExecutePythonCode", "POST"),
-        ("POST", "/v1/sessions/mine/files/f", "GET,HEAD,PUT,DELETE"),
+        ("POST", "/v1/sessions/mine/files/f", "DELETE,GET,HEAD,PUT"),
         ("POST", "/docs", "GET,HEAD"),
     ] {
         let answer = scene.ask(method, target).send();
-        assert_eq!(answer.header("allow"), Some(allowed), "{method} {target}");
+        let mut methods: Vec<&str> = answer.header("allow").expect("methods").split(',').collect();
+        methods.sort_unstable();
+        assert_eq!(methods.join(","), allowed, "{method} {target}");
         answer.refused(405, "invalid_request");
     }
 }
