@@ -1,10 +1,13 @@
 """Clients that insist on a credential of the cloud: the managed-identity call, answered where `msi_token` is set."""
 
 import os
+import warnings
 
 import common
 
 os.environ.update(IDENTITY_ENDPOINT=f"{common.URL}/msi/token", IDENTITY_HEADER=common.KEY, AZURE_TOKEN_CREDENTIALS="ManagedIdentityCredential")
+
+warnings.filterwarnings("ignore")
 
 from azure.identity import DefaultAzureCredential
 from langchain_azure_dynamic_sessions import SessionsPythonREPLTool

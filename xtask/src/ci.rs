@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail, ensure};
 use serde_json::Value as Json;
 
-use crate::data;
+use crate::{clients, data};
 
 /// User and group of the second pass: nobody has this number.
 const ORDINARY: &str = "61234";
@@ -33,12 +33,22 @@ pub(crate) fn run() -> anyhow::Result<()> {
     step("tests as this user");
     check(Command::new(cargo_program()).current_dir(&root).args(["test", "--workspace"]).env("BELLJAR_TEST_DATA", &data))?;
     runtime_tests(&root, &data)?;
+    step("real clients");
+    clients::run(&root, &belljar, &data)?;
     if rustix::process::geteuid().is_root() {
         step("tests as an ordinary user");
         ordinary(&root, &belljar, &data)?;
     }
     say("every check has passed");
     Ok(())
+}
+
+/// Only the step of real clients.
+pub(crate) fn clients() -> anyhow::Result<()> {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
+    cargo(&root, &["build", "--workspace"])?;
+    let target = target(&root)?;
+    clients::run(&root, &target.join("debug/belljar"), &data::folder(&target)?)
 }
 
 fn step(name: &str) {
@@ -54,7 +64,7 @@ fn cargo(root: &Path, arguments: &[&str]) -> anyhow::Result<()> {
     check(Command::new(cargo_program()).current_dir(root).args(arguments))
 }
 
-fn check(command: &mut Command) -> anyhow::Result<()> {
+pub(crate) fn check(command: &mut Command) -> anyhow::Result<()> {
     let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot start {command:?}"))?;
     ensure!(status.success(), "{command:?} ended with {status}");
     Ok(())
