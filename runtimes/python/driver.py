@@ -391,7 +391,7 @@ class Worker:
         self.interrupts.install()
         self.null = open_descriptor("/dev/null", READ_WRITE_CLOEXEC)
         sys.dont_write_bytecode = True  # or `__pycache__` would show up among the session's files
-        self._make_main_module()
+        self.make_main_module()
         self._open_streams()
         self.start_directory = getcwd()
         builtins.input = __builtins__["input"] = _no_input
@@ -419,7 +419,7 @@ class Worker:
                 self.modules[name] = module
         return module
 
-    def _make_main_module(self):
+    def make_main_module(self):
         self.main_module = main = ModuleType("__main__")
         main.__builtins__ = builtins
         self.namespace = vars(main)
@@ -524,6 +524,8 @@ class Worker:
 
     def _execute(self, request):
         """Runs the code; its exception, or None."""
+        if request.pop("fresh", False):
+            return self.load("fresh").run(self._execute, request)
         self.number += 1
         self.has_result = False
         source = request["code"]

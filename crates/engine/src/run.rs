@@ -54,6 +54,8 @@ pub struct RunRequest {
     pub filename: Option<String>,
     /// The variable `inputs`.
     pub inputs: Map<String, Json>,
+    /// Python code gets a namespace of its own, and leaves that of the session as it was.
+    pub fresh: bool,
     /// Files to put into the workspace: name there, path here.
     pub files: Vec<(String, PathBuf)>,
     /// Limits.
@@ -85,6 +87,7 @@ impl RunRequest {
             code: WARM_UP.as_bytes().to_vec(),
             filename: None,
             inputs: Map::new(),
+            fresh: false,
             files: Vec::new(),
             limits,
             environment: environment.to_owned(),
@@ -413,6 +416,9 @@ fn python_payload(request: &RunRequest) -> String {
     let mut payload = json!({"code": code, "inputs": request.inputs});
     if let (Some(filename), Some(members)) = (&request.filename, payload.as_object_mut()) {
         members.insert("filename".to_owned(), json!(filename));
+    }
+    if let (true, Some(members)) = (request.fresh, payload.as_object_mut()) {
+        members.insert("fresh".to_owned(), json!(true));
     }
     payload.to_string()
 }

@@ -14,8 +14,19 @@ macro_rules! files {
 }
 
 /// The driver's files. The manifest lists the same names; a test compares.
-const FILES: &[(&str, &[u8])] =
-    files!["driver.py", "awaiting.py", "documents.py", "entering.py", "errors.py", "figures.py", "hooks.py", "interactive.py", "template.py", "values.py",];
+const FILES: &[(&str, &[u8])] = files![
+    "driver.py",
+    "awaiting.py",
+    "documents.py",
+    "entering.py",
+    "errors.py",
+    "figures.py",
+    "fresh.py",
+    "hooks.py",
+    "interactive.py",
+    "template.py",
+    "values.py",
+];
 
 #[derive(Debug, Deserialize)]
 struct Manifest {

@@ -134,6 +134,8 @@ pub struct ExecuteRequest {
     pub code: Vec<u8>,
     /// The variable `inputs`.
     pub inputs: Map<String, Json>,
+    /// Python code sees none of the session's variables, and leaves it none.
+    pub fresh: bool,
     /// Time by the clock on the wall; `None`: the session's.
     pub timeout: Option<Duration>,
     /// The surface it came through, for the record.

@@ -52,6 +52,7 @@ fn request(code: &str, limits: Limits) -> RunRequest {
         code: code.as_bytes().to_vec(),
         filename: None,
         inputs: Map::new(),
+        fresh: false,
         files: Vec::new(),
         limits,
         environment: "core".to_owned(),

@@ -289,6 +289,16 @@ fn headers_tell_where_the_time_went() {
     assert_eq!(named.headers["operation-id"], "mine");
 }
 
+#[test]
+fn an_empty_kernel_has_nothing_and_leaves_nothing() {
+    let scene = plain();
+    scene.old("empty", "x = 'kept'; open('/mnt/data/f', 'w').write('file')");
+    let code = "y = 1; 'x' in globals(), open('/mnt/data/f').read()";
+    let empty = scene.new("empty", &json!({"code": code, "useEmptyKernel": true}));
+    assert_eq!(empty["result"]["executionResult"], "(False, 'file')", "{empty}");
+    assert_eq!(scene.old("empty", "x, 'y' in globals()")["result"], "('kept', False)");
+}
+
 /// Asks until it is over.
 fn ended(scene: &Scene, location: &str) -> Json {
     for _ in 0..3000 {

@@ -161,10 +161,10 @@ class Session:
         else:
             self.withheld += 1
 
-    def start(self, code, inputs=None, filename=None, rehearsal=False):
+    def start(self, code, inputs=None, filename=None, rehearsal=False, fresh=False):
         """Sends an execution; its pipes' read ends."""
         pipes = [os.pipe(), os.pipe()]
-        request = {"code": code, "inputs": inputs or {}, "rehearsal": rehearsal}
+        request = {"code": code, "inputs": inputs or {}, "rehearsal": rehearsal, "fresh": fresh}
         if filename:
             request["filename"] = filename
         self.send(EXECUTE, request, [write for _, write in pipes])
@@ -173,9 +173,9 @@ class Session:
             os.set_blocking(read, False)
         return [read for read, _ in pipes]
 
-    def run(self, code, inputs=None, filename=None, rehearsal=False, interrupt_at=None, observe=None, timeout=60):
+    def run(self, code, inputs=None, filename=None, rehearsal=False, interrupt_at=None, observe=None, timeout=60, fresh=False):
         """Runs code to its end. `interrupt_at`: text of stdout that is answered with SIGINT; `observe` sees each event."""
-        reads = self.start(code, inputs, filename, rehearsal)
+        reads = self.start(code, inputs, filename, rehearsal, fresh)
         outcome = Outcome()
         selector = selectors.DefaultSelector()
         selector.register(self.channel, selectors.EVENT_READ)

@@ -77,6 +77,20 @@ class Executions(unittest.TestCase):
             self.assertIn('File "/mnt/data/script.py", line 2', outcome.error["traceback"])
             self.assertEqual(session.run("__file__").error["name"], "NameError")
 
+    def test_a_fresh_namespace_has_nothing_and_leaves_nothing(self):
+        for session_code in ("x = 'kept'", "%timeit -n1 -r1 1\nx = 'kept'"):  # without IPython's shell, and with it
+            self.run_code(session_code)
+            self.run_code("def f():\n    return x")
+            self.assertEqual(self.run_code("40 + 1").result["json"], 41)
+            code = "y = [x for x in (globals().get('x'), _, Out, In)]\ny"
+            self.assertEqual(self.session.run(code, fresh=True).result["text"], "[None, '', {}, ['']]")
+            self.assertEqual(self.session.run("import __main__, pickle\nclass C: pass\npickle.loads(pickle.dumps(C())).__class__ is __main__.C", fresh=True).result["json"], True)
+            self.assertEqual(self.session.run("get_ipython().run_line_magic('who_ls', '')", fresh=True).result["json"], [])
+            self.assertEqual(self.session.run("inputs['a']", inputs={"a": 1}, fresh=True).result["json"], 1)
+            self.assertEqual(self.session.run("1/0", fresh=True).error["name"], "ZeroDivisionError")
+            self.assertEqual(self.run_code("_ + 1").result["json"], 42)
+            self.assertEqual(self.run_code("f(), 'y' in globals(), 'C' in globals(), inputs").result["text"], "('kept', False, False, {})")
+
     def test_output_stands_before_what_follows(self):
         code = "import sys\nprint('a', end='')\ndisplay(1)\nprint('b', end='')\nsys.stderr.write('c')\n2"
         events = self.run_code(code).events

@@ -264,6 +264,7 @@ fn request(environment: &str, code: &str, limits: Limits) -> RunRequest {
         code: code.as_bytes().to_vec(),
         filename: None,
         inputs: Map::new(),
+        fresh: false,
         files: Vec::new(),
         limits,
         environment: environment.to_owned(),

@@ -84,6 +84,7 @@ fn request(arguments: &args::Run, configuration: &Configuration) -> anyhow::Resu
         code,
         filename: path.as_ref().and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned()),
         inputs: inputs(&arguments.input)?,
+        fresh: false,
         files: files(&arguments.file)?,
         limits,
         environment: arguments.env.clone().unwrap_or_else(|| configuration.environment.value.clone()),

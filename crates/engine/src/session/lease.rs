@@ -490,6 +490,7 @@ impl Session {
             code: request.code,
             filename: None,
             inputs: request.inputs,
+            fresh: request.fresh,
             files: Vec::new(),
             limits,
             environment: self.environment.clone(),

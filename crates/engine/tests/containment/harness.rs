@@ -123,6 +123,7 @@ pub(crate) fn run(way: Way<'_>, language: Language, code: &str, order: &Order, w
         code: code.as_bytes().to_vec(),
         filename: None,
         inputs: Map::new(),
+        fresh: false,
         files: order.files.clone(),
         limits: limits(),
         environment: "core".to_owned(),

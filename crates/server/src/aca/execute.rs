@@ -34,9 +34,6 @@ pub(super) async fn execute(call: &Call<'_>, family: Family, request: Request) -
     let body = axum::body::to_bytes(body, MAX_BODY).await.map_err(|error| Refusal::of_body(&error, MAX_BODY))?;
     let requested = Requested::parse(&body)?;
     let identifier = call.query.identifier(requested.identifier.as_deref())?;
-    if requested.empty_kernel {
-        return Err(Refusal::bad("`useEmptyKernel` is not supported: use another identifier for a kernel of its own"));
-    }
     let shape = Shape {
         asynchronous: requested.asynchronous,
         shell: matches!(requested.work, Work::Shell(_)),
@@ -82,7 +79,7 @@ fn execute_request(requested: Requested, opened: &Opened) -> ExecuteRequest {
     // What nobody asks for is the session's own, and no more than this surface has.
     let seconds = requested.seconds.unwrap_or_else(|| opened.session.info().limits.wall_seconds.min(MAX_SECONDS));
     let timeout = Some(std::time::Duration::from_secs(seconds));
-    ExecuteRequest { language, code, inputs: Map::<String, Value>::new(), timeout, surface: "aca" }
+    ExecuteRequest { language, code, inputs: Map::<String, Value>::new(), fresh: requested.empty_kernel, timeout, surface: "aca" }
 }
 
 /// The .NET client of Semantic Kernel throws at a value that is no text.

@@ -86,7 +86,7 @@ pub(crate) fn request(
         LanguageName::Python => Language::Python,
         LanguageName::Shell => Language::Shell,
     };
-    Ok(ExecuteRequest { language, code: code.into_bytes(), inputs: inputs.unwrap_or_default(), timeout: timeout.transpose()?, surface: SURFACE })
+    Ok(ExecuteRequest { language, code: code.into_bytes(), inputs: inputs.unwrap_or_default(), fresh: false, timeout: timeout.transpose()?, surface: SURFACE })
 }
 
 /// Run code
