@@ -20,7 +20,7 @@ import _thread
 __builtins__ = dict(vars(builtins))
 
 CHANNEL = 3
-SETUP, EXECUTE, SHELL_DONE, TAKEN = 1, 2, 3, 4
+SETUP, EXECUTE, SHELL_DONE, TAKEN, INTERRUPT = 1, 2, 3, 4, 5
 READY, DISPLAY, RESULT, ERROR, DONE, SHELL = 16, 17, 18, 19, 20, 21
 ANSWERS = {DISPLAY: TAKEN, SHELL: SHELL_DONE}  # what init answers, each kind in the order of the requests
 FRAME_LIMIT = 32 * 1024 * 1024
@@ -86,6 +86,10 @@ class Interrupts:
 
     A KeyboardInterrupt is never raised in the driver's own edges: while a frame is sent or read, or between the last
     instruction of user code and the moment it is marked as over.
+
+    A signal that finds nothing running may have come too late for the execution before, or too early for the one that
+    init has sent already. Init says `interrupt` in front of each signal, and so tells the two apart: behind `execute` in
+    the order of its frames, it is meant for that one.
     """
 
     IDLE, STARTING, RUNNING, ENDING = range(4)
@@ -93,6 +97,7 @@ class Interrupts:
     def __init__(self):
         self.phase = self.IDLE
         self.pending = False
+        self.missed = False  # a signal found nothing running
         self.shields = 0
         self.main_thread = _thread.get_ident()
 
@@ -113,8 +118,15 @@ class Interrupts:
             may_raise = self.shields == 1 if frame.f_code is _WAIT_CODE else not self.shields
             if may_raise and frame.f_code is not _CALL_CODE:
                 raise KeyboardInterrupt
-        if self.phase in (self.STARTING, self.RUNNING):
+        if self.phase == self.IDLE:
+            self.missed = True
+        else:
             self.pending = True
+
+    def said(self):
+        """Init said `interrupt`: behind `execute`, a signal that was missed belongs to that one."""
+        if self.missed and self.phase == self.STARTING:
+            self.missed, self.pending = False, True
 
     def call(self, function, *arguments):
         """Runs `function` with interrupts on."""
@@ -208,7 +220,20 @@ class Channel:
     def next_request(self):
         """The next `setup` or `execute` as (kind, payload, descriptors)."""
         self._wait_until(lambda: self.requests)
+        if self.interrupts.missed:
+            self._look()
         return self.requests.pop()
+
+    def _look(self):
+        """Takes what has arrived already: behind the request may stand that it is interrupted."""
+        with self.interrupts:
+            try:
+                if not self.reader:  # else a thread does this
+                    self.socket.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
+                    self._read()
+            except BlockingIOError:
+                pass
+            self.interrupts.missed = False
 
     def _answer_to(self, kind, number):
         return lambda: self.answered[ANSWERS[kind]] >= number
@@ -277,6 +302,8 @@ class Channel:
             if kind == SHELL_DONE:
                 self.command_answer = payload
             self.answered[kind] += 1
+        elif kind == INTERRUPT:
+            self.interrupts.said()
         else:
             _exit(0)
         return True

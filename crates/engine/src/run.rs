@@ -143,8 +143,17 @@ impl Control {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).asked
     }
 
-    fn attach(&self, remote: Option<Remote>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remote = remote;
+    /// What runs can be interrupted from now on; what was asked before is passed on, once.
+    fn attach(&self, remote: &Remote) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.asked > 0 {
+            let _ = remote.send(if state.asked == 1 { &ToInit::Interrupt } else { &ToInit::KillExecution });
+        }
+        state.remote = Some(remote.clone());
+    }
+
+    fn detach(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remote = None;
     }
 }
 
@@ -345,13 +354,10 @@ fn execute(sandbox: &mut dyn Sandbox, request: &RunRequest, collected: &mut Coll
         Language::Python => Work::Code(python_payload(request).into_bytes()),
         Language::Shell => Work::Shell(request.code.clone()),
     };
-    control.attach(Some(remote.clone()));
     if remote.send(&ToInit::Execute(Execute { execution: collected.number, work })).is_err() {
         return Ok(None);
     }
-    if control.asked() > 0 {
-        let _ = remote.send(&ToInit::Interrupt);
-    }
+    control.attach(&remote);
     let mut deadline = Instant::now() + Duration::from_secs(request.limits.wall_seconds);
     let mut phase = Phase::Running;
     let end = loop {
@@ -389,7 +395,7 @@ fn execute(sandbox: &mut dyn Sandbox, request: &RunRequest, collected: &mut Coll
             (phase, deadline) = (Phase::Killed, Instant::now() + KILL_PATIENCE);
         }
     };
-    control.attach(None);
+    control.detach();
     if control.asked() > 0 && collected.facts.stop.is_none() {
         collected.facts.stop = Some(Stop::Caller);
     }

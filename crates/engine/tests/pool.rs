@@ -496,3 +496,60 @@ fn a_lost_worker_is_forked_anew() {
     let again = taken.run(&request("import os; print(os.getuid(), 'x' in globals(), os.listdir())", Limits::default()), &mut Silent, &Control::default());
     assert_eq!(again.expect("an execution").stdout, "1000 False []\n");
 }
+
+/// Interrupted before init has been told to begin, so that the interrupt follows at once, wherever the worker is by then.
+fn interrupted_at_once(taken: &mut engine::Taken, code: &str) -> Execution {
+    let control = Control::default();
+    control.interrupt();
+    let execution = taken.run(&request(code, Limits { wall_seconds: 30, ..Limits::default() }), &mut Silent, &control).expect("an execution");
+    assert_eq!((execution.outcome, execution.state_lost), (Outcome::Interrupted, false), "{execution:?}");
+    execution
+}
+
+#[test]
+fn an_interrupt_right_behind_the_code_reaches_it() {
+    let (_turn, engine) = engine();
+    let (pool, _lease) = pool(&engine, small(1));
+    assert!(pool.wait_until_parked(1, PATIENCE));
+    let mut taken = pool.take(&Limits::default()).expect("a sandbox");
+    // More than a socket holds: it goes out in parts.
+    let long = format!("while True: pass\n#{}", "x".repeat(1 << 20).get(..(1 << 20) - 100).unwrap_or_default());
+    for attempt in 0..200 {
+        let code = if attempt % 20 == 19 { &long } else { "while True: pass" };
+        let execution = interrupted_at_once(&mut taken, code);
+        assert_eq!(execution.error.map(|error| error.name).as_deref(), Some("KeyboardInterrupt"), "attempt {attempt}");
+    }
+    let after = taken.run(&request("print(1)", Limits::default()), &mut Silent, &Control::default()).expect("an execution");
+    assert_eq!((after.outcome, after.stdout.as_str()), (Outcome::Completed, "1\n"), "an interrupt is for one execution");
+}
+
+#[test]
+fn an_interrupt_waits_for_a_worker_that_starts() {
+    let (_turn, engine) = engine();
+    let (pool, _lease) = pool(&engine, small(0));
+    for _ in 0..20 {
+        let mut taken = pool.take(&Limits::default()).expect("a sandbox");
+        interrupted_at_once(&mut taken, "while True: pass");
+        // Started by exec.
+        let lost = taken.run(&request("import os; os._exit(3)", Limits::default()), &mut Silent, &Control::default()).expect("an execution");
+        assert_eq!(lost.outcome, Outcome::Killed);
+        interrupted_at_once(&mut taken, "while True: pass");
+    }
+}
+
+#[test]
+fn an_interrupt_right_behind_a_command_reaches_it() {
+    let (_turn, engine) = engine();
+    let (pool, _lease) = pool(&engine, small(1));
+    let mut taken = pool.take(&Limits::default()).expect("a sandbox");
+    for command in ["sleep 1000", "sleep 1000 & sleep 1000", "while true; do :; done"] {
+        for _ in 0..40 {
+            let control = Control::default();
+            control.interrupt();
+            let request = RunRequest { language: Language::Shell, ..request(command, Limits { wall_seconds: 30, ..Limits::default() }) };
+            let execution = taken.run(&request, &mut Silent, &control).expect("an execution");
+            assert_eq!(execution.outcome, Outcome::Interrupted, "{execution:?}");
+            assert!(execution.execution_time_ms < 10_000, "{execution:?}");
+        }
+    }
+}

@@ -73,6 +73,8 @@ struct Worker {
     baseline: u64,
     /// Frames may wait that have been read already.
     more: bool,
+    /// SIGINT is due, but not before the code and `interrupt` have gone out.
+    interrupted: bool,
 }
 
 /// The execution that runs.
@@ -159,7 +161,7 @@ impl Supervisor {
             if ready.worker_room
                 && let Some(worker) = &mut self.worker
             {
-                let _ = worker.channel.flush();
+                worker.flush();
             }
             if ready.worker {
                 self.hear_worker();
@@ -317,6 +319,8 @@ impl Supervisor {
             .and_then(|frame| worker.channel.send_with_descriptors(&frame, &[stdout.as_fd(), stderr.as_fd()]));
         if sent.is_err() {
             let _ = rustix::process::kill_process(worker.pid, Signal::KILL);
+        } else if running.stopped {
+            worker.interrupt();
         }
     }
 
@@ -327,15 +331,15 @@ impl Supervisor {
         if let Some(command) = &running.command {
             let _ = rustix::process::kill_process(command.runner.pid, runner_signal);
         }
-        let Some(worker) = &self.worker else { return };
+        let Some(worker) = &mut self.worker else { return };
         if running.shell {
             return;
         }
-        if worker.ready && running.pending.is_none() || worker_signal == Signal::KILL {
+        if worker_signal == Signal::KILL {
             let _ = rustix::process::kill_process(worker.pid, worker_signal);
-        } else {
-            // The code has not begun: there is nothing to interrupt but the start itself.
-            let _ = rustix::process::kill_process(worker.pid, Signal::KILL);
+        } else if running.pending.is_none() {
+            // Else the code will be interrupted as soon as it is sent.
+            worker.interrupt();
         }
     }
 
@@ -752,10 +756,27 @@ impl Supervisor {
 }
 
 impl Worker {
+    /// Interrupts the execution that was sent last. A signal alone may find the worker before it has read what it is to run, or after
+    /// it has ended it; behind the code, the frame tells which it is.
+    fn interrupt(&mut self) {
+        let Ok(frame) = frame::encode(kinds::INTERRUPT, &[]) else { return };
+        self.interrupted = true;
+        self.answer(&frame);
+    }
+
+    /// Sends what waits, as much as goes out.
+    fn flush(&mut self) {
+        let _ = self.channel.flush();
+        if self.interrupted && self.channel.queued_bytes() == 0 {
+            self.interrupted = false;
+            let _ = rustix::process::kill_process(self.pid, Signal::INT);
+        }
+    }
+
     /// Queues an answer; a worker that lets them pile up is killed.
     fn answer(&mut self, frame: &[u8]) {
         self.channel.queue(frame);
-        let _ = self.channel.flush();
+        self.flush();
         if self.channel.queued_bytes() > WORKER_QUEUE_BYTES {
             let _ = rustix::process::kill_process(self.pid, Signal::KILL);
         }
@@ -828,7 +849,7 @@ fn spawn_worker(configuration: &Configuration) -> io::Result<Worker> {
     channel.queue(&setup);
     match channel.flush() {
         Err(error) if !would_block(&error) => Err(error),
-        _ => Ok(Worker { pid, channel, forked: false, ready: false, baseline: 0, more: false }),
+        _ => Ok(Worker { pid, channel, forked: false, ready: false, baseline: 0, more: false, interrupted: false }),
     }
 }
 
@@ -843,7 +864,7 @@ fn adopt_worker(configuration: &Configuration, channel: OwnedFd, namespaces: &[O
     let mut channel = Channel::new(channel, false)?;
     let descriptors: Vec<BorrowedFd<'_>> = namespaces.iter().chain(&domain).map(AsFd::as_fd).collect();
     channel.send_with_descriptors(&setup, &descriptors)?;
-    Ok(Worker { pid, channel, forked: true, ready: false, baseline: 0, more: false })
+    Ok(Worker { pid, channel, forked: true, ready: false, baseline: 0, more: false, interrupted: false })
 }
 
 fn prepare_worker(configuration: &Configuration, channel: BorrowedFd<'_>) -> io::Result<()> {

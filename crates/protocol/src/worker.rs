@@ -8,6 +8,8 @@ pub const EXECUTE: u8 = 2;
 pub const SHELL_DONE: u8 = 3;
 /// init → worker: the last [`DISPLAY`] has its place among the outputs.
 pub const TAKEN: u8 = 4;
+/// init → worker: the execution sent last is interrupted; SIGINT follows, which alone does not tell for which one it is.
+pub const INTERRUPT: u8 = 5;
 /// worker → init: filters are on, waiting for code.
 pub const READY: u8 = 16;
 /// worker → init: something to show.

@@ -12,7 +12,7 @@ import tempfile
 import time
 
 DRIVER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "driver.py")
-SETUP, EXECUTE, SHELL_DONE, TAKEN, SHELL = 1, 2, 3, 4, 21
+SETUP, EXECUTE, SHELL_DONE, TAKEN, INTERRUPT, SHELL = 1, 2, 3, 4, 5, 21
 FRAME_LIMIT = 32 * 1024 * 1024
 ENVIRONMENT = {
     "HOME": "/tmp",
@@ -152,7 +152,18 @@ class Session:
     def interrupt(self):
         if self.running:
             self.running[0].send_signal(signal.SIGINT)
-        os.kill(self.process.pid, signal.SIGINT)
+        self.send(INTERRUPT, b"")
+        self.signal(signal.SIGINT)
+
+    def signal(self, number):
+        os.kill(self.process.pid, number)
+
+    def stop(self):
+        """Returns when the worker is stopped, in the middle of waiting for a request."""
+        self.signal(signal.SIGSTOP)
+        with open("/proc/%d/stat" % self.process.pid) as file:
+            while file.read().rpartition(")")[2].split()[0] != "T":
+                file.seek(0)
 
     def answer_display(self):
         """Says `taken`, or remembers to do so."""
@@ -175,7 +186,10 @@ class Session:
 
     def run(self, code, inputs=None, filename=None, rehearsal=False, interrupt_at=None, observe=None, timeout=60, fresh=False):
         """Runs code to its end. `interrupt_at`: text of stdout that is answered with SIGINT; `observe` sees each event."""
-        reads = self.start(code, inputs, filename, rehearsal, fresh)
+        return self.finish(self.start(code, inputs, filename, rehearsal, fresh), interrupt_at, observe, timeout)
+
+    def finish(self, reads, interrupt_at=None, observe=None, timeout=60):
+        """Hears what was started to its end."""
         outcome = Outcome()
         selector = selectors.DefaultSelector()
         selector.register(self.channel, selectors.EVENT_READ)

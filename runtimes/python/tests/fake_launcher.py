@@ -248,5 +248,5 @@ class ForkedSession(Session):
         self.sandbox.close()
         self.folder.cleanup()
 
-    def interrupt(self):
-        os.kill(self.worker, signal.SIGINT)
+    def signal(self, number):
+        os.kill(self.worker, number)

@@ -3,6 +3,7 @@
 import base64
 import os
 import platform
+import signal
 import struct
 import time
 import unittest
@@ -52,6 +53,48 @@ class Interrupts(unittest.TestCase):
                 session.interrupt()
                 self.assertEqual(session.run("1").result["json"], 1)
                 session.interrupt()
+
+    def test_before_the_worker_has_begun(self):
+        """The signal finds a worker that has not read `execute` yet: it was stopped while both were sent."""
+        code = "began = True\ntry:\n    while True: pass\nexcept KeyboardInterrupt: once = True\nprint(once)"
+        with Session() as session:
+            for attempt in range(50):
+                session.stop()
+                reads = session.start(code if attempt % 2 else "while True: pass")
+                session.interrupt()
+                session.signal(signal.SIGCONT)
+                outcome = session.finish(reads)
+                # It begins with the interrupt, so not even an `except` of its own sees it.
+                self.assertEqual((outcome.error["name"], outcome.stdout), ("KeyboardInterrupt", ""), attempt)
+            self.assertIs(session.run("'began' in globals()").result["json"], False)
+
+    def test_after_the_execution_that_it_was_for(self):
+        """The next one is sent before the worker has seen the signal, and runs to its end."""
+        with Session() as session:
+            for _ in range(50):
+                session.stop()
+                session.interrupt()
+                reads = session.start("import time\nfor i in range(20): time.sleep(0.0001)\n1")
+                session.signal(signal.SIGCONT)
+                self.assertEqual(session.finish(reads).result["json"], 1)
+
+    def test_both_too_late_and_too_early(self):
+        with Session() as session:
+            for _ in range(20):
+                session.stop()
+                session.interrupt()
+                reads = session.start("while True: pass")
+                session.interrupt()
+                session.signal(signal.SIGCONT)
+                self.assertEqual(session.finish(reads).error["name"], "KeyboardInterrupt")
+
+    def test_once(self):
+        """An interrupt that came in time is not told a second time by its frame."""
+        code = "import time\ntry:\n    print('go')\n    time.sleep(60)\nexcept KeyboardInterrupt: pass\ndisplay(1)\ntime.sleep(0.01)\ndisplay(2)"
+        with Session() as session:
+            for _ in range(5):
+                outcome = session.run(code, interrupt_at="go")
+                self.assertEqual((outcome.error, len(outcome.displays)), (None, 2))
 
     def test_at_any_moment(self):
         """Signals while displays are sent: each execution ends, and every frame is whole."""
