@@ -33,9 +33,10 @@ print(len(rows), sorted(rows, reverse=True)[0])
 """
 PANDAS_JOB = """\
 import pandas
-frame = pandas.DataFrame({"key": ["a", "b", "a"], "value": [1.0, 2.0, 3.0]})
+numbers = range(1000)
+frame = pandas.DataFrame({"key": ["a", "b"] * 500, "number": [n % 7 for n in numbers], "value": [n * 0.5 for n in numbers]})
 totals = frame.groupby("key")["value"].sum()
-print(frame, totals)
+print(frame.groupby("number").value.sum(), totals)
 rows = totals.to_dict()
 """
 

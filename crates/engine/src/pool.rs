@@ -28,6 +28,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(100);
 /// With stock left, refilling waits for running executions, but never longer than this for one sandbox.
 const YIELD: Duration = Duration::from_millis(250);
+/// What was handed out is put to use within this time: refilling that starts in between would share the CPU with it.
+const HAND_OUT: Duration = Duration::from_millis(5);
 /// Memory that a parked sandbox takes, for the decision whether there is room for one more, in bytes.
 const PARKED_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -144,6 +146,8 @@ struct State {
     taken: usize,
     /// Executions that run.
     executing: usize,
+    /// When a sandbox was handed out last.
+    handed_out: Option<Instant>,
     /// Sandboxes to be destroyed.
     used: Vec<Box<dyn Sandbox>>,
     template_problem: Option<String>,
@@ -273,6 +277,7 @@ impl Pool {
         let mut parked = {
             let mut state = self.shared.lock();
             state.taken += 1;
+            state.handed_out = Some(Instant::now());
             state.parked.pop_front()
         };
         // Refillers are not woken: this is the moment in which the machine has something better to do. They look by themselves.
@@ -544,7 +549,8 @@ fn refill(shared: &Shared) {
                 let wanted = state.parked.len() + state.making < shared.settings.ready;
                 // Whoever waits for an answer now comes first, while there is something in stock for the next one.
                 let stock = state.parked.len() * 2 > shared.settings.ready;
-                let busy = shared.settings.yields && stock && state.executing > 0 && yielded < YIELD;
+                let occupied = state.executing > 0 || state.handed_out.is_some_and(|handed_out| handed_out.elapsed() < HAND_OUT);
+                let busy = shared.settings.yields && stock && occupied && yielded < YIELD;
                 if wanted && !busy {
                     break;
                 }

@@ -40,8 +40,14 @@ impl Channel {
 
     /// Reads what is there, up to one buffer.
     pub(crate) fn read(&mut self) -> io::Result<Read> {
-        let mut buffer = vec![0; READ_BYTES];
-        let count = if self.accept_descriptors { self.receive(&mut buffer) } else { rustix::io::read(&self.socket, &mut buffer).map_err(io::Error::from) };
+        // Not zeroed where that can be left out: it would take longer than most reads.
+        let mut buffer = Vec::with_capacity(READ_BYTES);
+        let count = if self.accept_descriptors {
+            buffer.resize(READ_BYTES, 0);
+            self.receive(&mut buffer)
+        } else {
+            rustix::io::read(&self.socket, rustix::buffer::spare_capacity(&mut buffer)).map_err(io::Error::from)
+        };
         match count {
             Ok(0) => Ok(Read::Closed),
             Ok(count) => {

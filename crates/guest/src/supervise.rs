@@ -355,10 +355,9 @@ impl Supervisor {
         let mut total = 0;
         while total < limit && self.host.queued_bytes() < QUEUE_BYTES + 2 * BARRIER_BYTES {
             let Some(running) = &self.running else { return };
-            let mut buffer = vec![0; 64 * 1024];
-            match rustix::io::read(running.read_end(stream), &mut buffer) {
+            let mut buffer = Vec::with_capacity(64 * 1024);
+            match rustix::io::read(running.read_end(stream), rustix::buffer::spare_capacity(&mut buffer)) {
                 Ok(count) if count > 0 => {
-                    buffer.truncate(count);
                     total += count;
                     let execution = running.number;
                     self.say(&FromInit::Output { execution, stream, bytes: buffer });
