@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use serde_json::Value as Json;
@@ -13,6 +14,11 @@ use crate::{clients, data};
 
 /// User and group of the second pass: nobody has this number.
 const ORDINARY: &str = "61234";
+/// A soak of about half a minute; the data folder follows.
+const SHORT_SOAK: [&str; 6] = ["soak", "--sandboxes", "200", "--kills", "20", "--data"];
+/// It has watches of its own; one that still goes on after this time is a failure.
+const SOAK_PATIENCE: Duration = Duration::from_secs(300);
+
 /// Prints a line of progress.
 pub(crate) fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
@@ -35,6 +41,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     runtime_tests(&root, &data)?;
     step("real clients");
     clients::run(&root, &belljar, &data)?;
+    step("short soak as this user");
+    within(SOAK_PATIENCE, Command::new(belljar.with_file_name("xtask")).args(SHORT_SOAK).arg(&data))?;
     if rustix::process::geteuid().is_root() {
         step("tests as an ordinary user");
         ordinary(&root, &belljar, &data)?;
@@ -68,6 +76,24 @@ pub(crate) fn check(command: &mut Command) -> anyhow::Result<()> {
     let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot start {command:?}"))?;
     ensure!(status.success(), "{command:?} ended with {status}");
     Ok(())
+}
+
+/// As [`check`], but not for longer than this.
+fn within(patience: Duration, command: &mut Command) -> anyhow::Result<()> {
+    let mut child = command.stdin(Stdio::null()).spawn().with_context(|| format!("cannot start {command:?}"))?;
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            ensure!(status.success(), "{command:?} ended with {status}");
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            child.kill()?;
+            child.wait()?;
+            bail!("{command:?} had not ended after {} s", patience.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn json(command: &mut Command) -> anyhow::Result<Json> {
@@ -152,7 +178,12 @@ fn ordinary_in(stage: &Path, home: &Path, root: &Path, belljar: &Path, data: &Pa
         command.env("BELLJAR_TEST_DATA", data).env("BELLJAR_TEST_BINARY", &program).env("BELLJAR_TEST_EXAMPLES", stage.join("examples"));
         check(&mut command)?;
     }
-    Ok(())
+    say("-- short soak");
+    let soak = stage.join("xtask");
+    fs::copy(belljar.with_file_name("xtask"), &soak)?;
+    let mut command = ordinary_command(&soak);
+    command.args(SHORT_SOAK).arg(data).current_dir(home).env("HOME", home).env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    within(SOAK_PATIENCE, &mut command)
 }
 
 /// `setpriv` to the ordinary user, with an empty environment.
