@@ -26,6 +26,13 @@ fn filled(path: &str) -> String {
     path.split('/').map(|part| if part.starts_with('{') { "x123" } else { part }).collect::<Vec<_>>().join("/")
 }
 
+/// A refusal without what names this one request.
+fn without_trace(body: &[u8]) -> String {
+    let mut body: serde_json::Value = serde_json::from_slice(body).unwrap();
+    body["error"].as_object_mut().unwrap().remove("traceId");
+    body.to_string()
+}
+
 /// Whether strangers get an answer there.
 fn is_open(method: &str, path: &str) -> bool {
     matches!(method, "GET" | "HEAD") && matches!(path, "/healthz" | "/readyz")
@@ -62,7 +69,7 @@ async fn every_route_refuses_strangers_and_all_in_the_same_words() {
             assert!(answer.headers().contains_key(header::WWW_AUTHENTICATE), "{method} {path}");
             let body = to_bytes(answer.into_body(), 10_000).await.unwrap();
             if method != "HEAD" {
-                bodies.entry(body).or_insert_with(|| path.clone());
+                bodies.entry(without_trace(&body)).or_insert_with(|| path.clone());
             }
         }
         // The control: with a good key it is something else, whatever it is.
