@@ -249,6 +249,7 @@ pub enum ToInit {
         /// Which upload.
         upload: u64,
         /// What.
+        #[serde(with = "serde_bytes")]
         bytes: Vec<u8>,
     },
     /// The file is complete and takes its place; answered by [`FromInit::FileWritten`].
@@ -287,9 +288,9 @@ pub struct Execute {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Work {
     /// The payload of an `execute` frame for the worker, as the driver expects it.
-    Code(Vec<u8>),
+    Code(#[serde(with = "serde_bytes")] Vec<u8>),
     /// A shell command, as bash reads it from `-c`.
-    Shell(Vec<u8>),
+    Shell(#[serde(with = "serde_bytes")] Vec<u8>),
 }
 
 /// Everything init needs.
@@ -431,6 +432,7 @@ pub enum FromInit {
         /// Which stream.
         stream: Stream,
         /// What.
+        #[serde(with = "serde_bytes")]
         bytes: Vec<u8>,
     },
     /// A `display`, `result` or `error` frame of the worker, unread.
@@ -440,6 +442,7 @@ pub enum FromInit {
         /// The worker's frame kind.
         kind: u8,
         /// The worker's payload.
+        #[serde(with = "serde_bytes")]
         payload: Vec<u8>,
     },
     /// The worker is up and waits for code.
