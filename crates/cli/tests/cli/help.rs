@@ -16,6 +16,7 @@ const COMMANDS: &[&[&str]] = &[
     &["env", "remove"],
     &["doctor"],
     &["bench"],
+    &["serve"],
     &["config"],
     &["config", "show"],
     &["config", "check"],

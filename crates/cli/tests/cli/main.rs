@@ -22,5 +22,6 @@ mod help;
 mod limits;
 mod object;
 mod output;
+mod serve;
 mod shell;
 mod terminal;
