@@ -266,12 +266,6 @@ impl ToolResult {
         Self { tool, links, failed: false, text, ran, files: Vec::new(), picture, lines, matches, incomplete: false }
     }
 
-    /// Pictures to be shown: drawn by the code, or asked for.
-    pub(crate) fn pictures(&self) -> impl Iterator<Item = &Output> {
-        let drawn = self.ran.iter().flat_map(|ran| &ran.finished.execution.outputs);
-        drawn.filter(|output| output.is_picture()).chain(&self.picture)
-    }
-
     /// As JSON.
     pub(crate) fn answer(&self) -> ToolAnswer<'_> {
         let execution = self.ran.as_ref().map(|ran| {

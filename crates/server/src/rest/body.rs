@@ -1,8 +1,10 @@
 //! Bodies of requests: JSON, bounded, refused in the native form.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{FromRequest, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use engine::{Error, ErrorKind};
 use http_body_util::BodyExt;
@@ -13,6 +15,10 @@ use crate::body::BodyLimit;
 use crate::error::ApiError;
 use crate::json;
 
+/// How much more of a body that is refused is still taken, in bytes, and for how long.
+const LEFTOVER_BYTES: usize = 256 * 1024 * 1024;
+const LEFTOVER_PATIENCE: Duration = Duration::from_secs(5);
+
 /// A JSON body of at most `MAX` bytes; an empty one is `{}`.
 #[derive(Debug)]
 pub(crate) struct Body<T, const MAX: usize>(pub(crate) T);
@@ -21,7 +27,8 @@ impl<T: DeserializeOwned, const MAX: usize> FromRequest<Arc<App>> for Body<T, MA
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
-        if let Some(limit) = request.extensions().get::<BodyLimit>() {
+        let limit = request.extensions().get::<BodyLimit>().cloned();
+        if let Some(limit) = &limit {
             // What carries files may be as long as an upload, written as base64.
             let upload = app.settings().limits.upload_bytes;
             limit.raise(upload.saturating_add(upload / 3).min(u64::try_from(MAX).unwrap_or(u64::MAX)));
@@ -32,18 +39,46 @@ impl<T: DeserializeOwned, const MAX: usize> FromRequest<Arc<App>> for Body<T, MA
 
 impl<T: DeserializeOwned, const MAX: usize> Body<T, MAX> {
     async fn read(request: Request) -> Result<Self, Error> {
-        refuse_encoding(request.headers())?;
-        let is_json = is_json(request.headers());
-        let bytes = collect(request, MAX).await?;
+        let (parts, mut body) = request.into_parts();
+        let bytes = match refuse_encoding(&parts.headers) {
+            Ok(()) => collect(&parts.headers, &mut body, MAX).await,
+            Err(error) => Err(error),
+        };
+        if bytes.is_err() {
+            pass_over(&parts, &mut body).await;
+        }
+        let bytes = bytes?;
         if bytes.is_empty() {
             return Ok(Self(json::parse(b"{}")?));
         }
-        if !is_json {
+        if !is_json(&parts.headers) {
             let error = Error::new(ErrorKind::InvalidRequest, "the body is not declared as JSON").hint("send the header `Content-Type: application/json`");
             return Err(error);
         }
         Ok(Self(json::parse(&bytes)?))
     }
+}
+
+/// Takes the rest of a body that is refused, within reason: a caller that is cut off while it sends sees a broken connection, and not why.
+pub(crate) async fn pass_over(parts: &Parts, body: &mut axum::body::Body) {
+    // Who waits for our word has sent nothing yet, and will not.
+    if parts.headers.contains_key(header::EXPECT) {
+        return;
+    }
+    if let Some(limit) = parts.extensions.get::<BodyLimit>() {
+        limit.raise(u64::MAX);
+    }
+    let rest = async {
+        let mut left = LEFTOVER_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, bytes::Bytes::len));
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // Whatever came of it, the answer is the refusal.
+    let _ = tokio::time::timeout(LEFTOVER_PATIENCE, rest).await;
 }
 
 /// Whether the body is declared as JSON.
@@ -68,13 +103,11 @@ pub(crate) fn declared(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-async fn collect(request: Request, max: usize) -> Result<Vec<u8>, Error> {
+async fn collect(headers: &HeaderMap, body: &mut axum::body::Body, max: usize) -> Result<Vec<u8>, Error> {
     let too_large = || Error::new(ErrorKind::TooLarge, format!("the body is larger than {max} bytes")).hint("upload large data as a file");
-    let declared = declared(request.headers()).unwrap_or_default();
-    if declared > u64::try_from(max).unwrap_or(u64::MAX) {
+    if declared(headers).unwrap_or_default() > u64::try_from(max).unwrap_or(u64::MAX) {
         return Err(too_large());
     }
-    let mut body = request.into_body();
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| broken(&error))?;

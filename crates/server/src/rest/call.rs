@@ -36,11 +36,16 @@ impl FromRequestParts<Arc<App>> for Call {
 }
 
 impl Call {
-    /// The body is a file.
-    pub(crate) fn takes_upload(&self) {
+    /// The body is a file, which may be as large as any upload.
+    pub(crate) fn takes_upload(&self, size: Option<u64>) -> Result<(), Error> {
+        let most = self.app.settings().limits.upload_bytes;
         if let Some(limit) = &self.limit {
-            limit.raise(self.app.settings().limits.upload_bytes);
+            limit.raise(most);
         }
+        if size.is_some_and(|size| size > most) {
+            return Err(Error::new(ErrorKind::TooLarge, format!("the file is larger than {most} bytes")).hint("split it, or have code make it"));
+        }
+        Ok(())
     }
 
     /// A part of the path, `/v1` being the first, numbered 0.

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use axum::Json;
 use axum::body::Body;
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use engine::session::{FileEntry, Uploaded, parse_path};
 use engine::{Error, ErrorKind};
-use futures_util::StreamExt;
+use http_body_util::BodyExt;
 
-use super::body::{broken, declared, refuse_encoding};
+use super::body::{broken, declared, pass_over, refuse_encoding};
 use super::call::{Call, Links, encode, encode_path};
 use super::download::Content;
 use super::view::{FileList, FileView};
@@ -113,22 +114,31 @@ pub(crate) async fn read(call: Call, headers: HeaderMap) -> Result<Response, Api
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The bytes"),
     responses((status = 200, description = "It was replaced", body = FileView), (status = 201, description = "It is new", body = FileView))
 )]
-pub(crate) async fn write(call: Call, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
+pub(crate) async fn write(call: Call, request: Request) -> Result<Response, ApiError> {
+    let (parts, mut body) = request.into_parts();
+    let received = receive(&call, &parts.headers, &mut body).await;
+    if received.is_err() {
+        pass_over(&parts, &mut body).await;
+    }
+    Ok(received?)
+}
+
+async fn receive(call: &Call, headers: &HeaderMap, body: &mut Body) -> Result<Response, Error> {
     let path = parse_path(&call.rest(4))?;
     let place = call.session(&call.query(&["pool"])?)?;
-    refuse_encoding(&headers)?;
+    refuse_encoding(headers)?;
     if headers.contains_key(header::CONTENT_RANGE) {
-        return Err(Error::new(ErrorKind::InvalidRequest, "a part of a file cannot be written").hint("send the whole file without Content-Range").into());
+        return Err(Error::new(ErrorKind::InvalidRequest, "a part of a file cannot be written").hint("send the whole file without Content-Range"));
     }
-    call.takes_upload();
-    let mut upload = place.session.upload(&path, declared(&headers)).await?;
-    let mut pieces = body.into_data_stream();
-    while let Some(piece) = pieces.next().await {
-        let piece = piece.map_err(|error| broken(&error))?;
-        upload.write(&piece).await?;
+    call.takes_upload(declared(headers))?;
+    let mut upload = place.session.upload(&path, declared(headers)).await?;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| broken(&error))?;
+        if let Ok(data) = frame.into_data() {
+            upload.write(&data).await?;
+        }
     }
-    let uploaded = upload.finish().await?;
-    Ok(written(&uploaded, &place.links))
+    Ok(written(&upload.finish().await?, &place.links))
 }
 
 fn written(Uploaded { file, replaced }: &Uploaded, links: &Links) -> Response {

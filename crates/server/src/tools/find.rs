@@ -1,7 +1,6 @@
 //! The tool that searches files. Patterns come from anywhere: matching takes time in proportion to what is read, and that is bounded.
 
 use std::fmt::Write;
-use std::fs::File;
 use std::io::{self, BufReader};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -161,24 +160,26 @@ impl Search {
             left = left.saturating_sub(size);
             found.files = found.files.saturating_add(1);
             found.incomplete |= size < now.size;
-            let (pattern, until, name) = (self.pattern.clone(), self.until, entry.path.to_string_lossy().into_owned());
-            let searched = tokio::task::spawn_blocking(move || one(file, size, &pattern, room, until, &name)).await;
+            let (pattern, until) = (self.pattern.clone(), self.until);
+            let reader = Positioned::new(file, size);
+            let searched = tokio::task::spawn_blocking(move || one(reader, &pattern, room, until)).await;
             let searched = searched.map_err(|_| Error::new(ErrorKind::Internal, "the search failed"))?;
             // What cannot be read is left out, and that is said.
-            let Ok((matches, is_whole)) = searched else {
+            let Ok((lines, is_whole)) = searched else {
                 found.incomplete = true;
                 continue;
             };
-            found.matches.extend(matches);
+            let name = entry.path.to_string_lossy();
+            found.matches.extend(lines.into_iter().map(|(line, text)| Match { file: name.clone().into_owned(), line, text }));
             found.incomplete |= !is_whole;
         }
         Ok(found)
     }
 }
 
-/// The matches of a file, and whether all of it was searched.
-fn one(file: File, size: u64, pattern: &Regex, room: usize, until: Instant, name: &str) -> io::Result<(Vec<Match>, bool)> {
-    let mut reader = LineReader::new(BufReader::with_capacity(64 * 1024, Positioned::new(file, size)), LINE_BYTES);
+/// The lines of a file that match, with their numbers, and whether all of it was searched.
+fn one(file: Positioned, pattern: &Regex, room: usize, until: Instant) -> io::Result<(Vec<(u64, String)>, bool)> {
+    let mut reader = LineReader::new(BufReader::with_capacity(64 * 1024, file), LINE_BYTES);
     let mut matches = Vec::new();
     if reader.is_binary()? {
         return Ok((matches, true));
@@ -199,7 +200,7 @@ fn one(file: File, size: u64, pattern: &Regex, room: usize, until: Instant, name
         let line = String::from_utf8_lossy(reader.line());
         let (shown, more) = cut(&line, SHOW_CHARACTERS);
         let text = if more.is_some() { format!("{shown}…") } else { shown.to_owned() };
-        matches.push(Match { file: name.to_owned(), line: number, text });
+        matches.push((number, text));
     }
     Ok((matches, is_whole))
 }
@@ -213,8 +214,7 @@ mod tests {
     fn search(text: &[u8], regex: &str, room: usize) -> (Vec<(u64, String)>, bool) {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(text).unwrap();
-        let (matches, whole) = one(file, text.len() as u64, &pattern(regex).unwrap(), room, Instant::now() + TIME, "f").unwrap();
-        (matches.into_iter().map(|one| (one.line, one.text)).collect(), whole)
+        one(Positioned::new(file, text.len() as u64), &pattern(regex).unwrap(), room, Instant::now() + TIME).unwrap()
     }
 
     #[test]
@@ -231,7 +231,7 @@ mod tests {
     fn a_search_ends_in_time() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&b"a\n".repeat(1000)).unwrap();
-        let (matches, whole) = one(file, 2000, &pattern("b").unwrap(), 9, Instant::now(), "f").unwrap();
+        let (matches, whole) = one(Positioned::new(file, 2000), &pattern("b").unwrap(), 9, Instant::now()).unwrap();
         assert!(matches.is_empty() && !whole);
     }
 

@@ -181,7 +181,7 @@ pub(super) async fn read(scope: Scope<'_>, asked: Json) -> Result<ToolResult, Er
         format!("{name}: lines {} to {} of {}\n{}", grouped(lines.start_line), grouped(lines.end_line), grouped(lines.total_lines), lines.text)
     };
     if !is_whole {
-        let _ = write!(text, "[cut here: go on with startLine {}]\n", lines.end_line.saturating_add(1));
+        let _ = writeln!(text, "[cut here: go on with startLine {}]", lines.end_line.saturating_add(1));
     }
     Ok(ToolResult {
         files: vec![view],

@@ -11,10 +11,29 @@ fn bodies_that_are_wrong() {
     let target = "/v1/sessions/body/executions";
     let depth = format!(r#"{{"code":"1","inputs":{{"a":{}{}}}}}"#, "[".repeat(100_000), "]".repeat(100_000));
     let bodies = [
-        "", "{", "[]", "null", r#"["1"]"#, r#"{"code":"1"} x"#, r#"{"code":"1","code":"2"}"#, r#"{"code":1}"#, r#"{"code":"1","unknown":1}"#, r#"{"code":NaN}"#,
-        r#"{"code":"\ud800"}"#, "\u{feff}{\"code\":\"1\"}", r#"{"code":"1","timeoutSeconds":0}"#, r#"{"code":"1","timeoutSeconds":-1}"#,
-        r#"{"code":"1","timeoutSeconds":901}"#, r#"{"code":"1","timeoutSeconds":1.5}"#, r#"{"code":"1","timeoutSeconds":"5"}"#, r#"{"code":"1","inputs":[]}"#,
-        r#"{"code":"1","language":"Python"}"#, r#"{"code":""}"#, r#"{"code":"1","inputs":{"a":1e999}}"#, r#"{"code":"1","inputs":{"a":{"b":1,"b":2}}}"#, &depth,
+        "",
+        "{",
+        "[]",
+        "null",
+        r#"["1"]"#,
+        r#"{"code":"1"} x"#,
+        r#"{"code":"1","code":"2"}"#,
+        r#"{"code":1}"#,
+        r#"{"code":"1","unknown":1}"#,
+        r#"{"code":NaN}"#,
+        r#"{"code":"\ud800"}"#,
+        "\u{feff}{\"code\":\"1\"}",
+        r#"{"code":"1","timeoutSeconds":0}"#,
+        r#"{"code":"1","timeoutSeconds":-1}"#,
+        r#"{"code":"1","timeoutSeconds":901}"#,
+        r#"{"code":"1","timeoutSeconds":1.5}"#,
+        r#"{"code":"1","timeoutSeconds":"5"}"#,
+        r#"{"code":"1","inputs":[]}"#,
+        r#"{"code":"1","language":"Python"}"#,
+        r#"{"code":""}"#,
+        r#"{"code":"1","inputs":{"a":1e999}}"#,
+        r#"{"code":"1","inputs":{"a":{"b":1,"b":2}}}"#,
+        &depth,
     ];
     for body in bodies {
         let error = scene.ask("POST", target).header("Content-Type", "application/json").body(body).send().refused(400, "invalid_request");

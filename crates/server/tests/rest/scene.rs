@@ -1,61 +1,38 @@
 //! A server with a pool of sandboxes, and keys for it.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use engine::environment::{Host, Progress};
-use engine::record::{Concluded, Intent, Note, RecordError, Recorder};
+use engine::record::Unrecorded;
 use engine::session::{SessionPoolSettings, Sessions};
 use engine::{Controls, Engine, Imports, Limits, PoolSettings};
-use server::app::App;
-use server::auth::{Auth, Key, Keys};
-use server::identity::Roles;
+use server::app::{App, Start};
 use server::listen::{self, Listener};
-use server::settings::{Settings, Share};
+use server::settings::Settings;
+use store::{NewKey, Options, Role, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Answer, Request};
 
-/// Keys of three callers: two that may run code, one that may not.
-pub(crate) const ALICE: &str = "bj_alice";
-pub(crate) const BOB: &str = "bj_bob";
-pub(crate) const WATCHER: &str = "bj_watcher";
-/// One that may use the second pool only.
-pub(crate) const NARROW: &str = "bj_narrow";
-
-struct FixedKeys;
-
-impl Keys for FixedKeys {
-    fn verify(&self, presented: &str) -> Option<Key> {
-        let roles = Roles { execute: presented != WATCHER, observe: presented == WATCHER, admin: false };
-        let pools = (presented == NARROW).then(|| vec!["second".to_owned()]);
-        [ALICE, BOB, WATCHER, NARROW].contains(&presented).then(|| Key { id: presented.to_owned(), pools, roles, share: Share::default() })
-    }
-
-    fn refused(&self, _: &str, _: u64) {}
-}
-
-struct Nothing;
-
-impl Recorder for Nothing {
-    fn intend(&self, _: &Intent) -> Result<(), RecordError> {
-        Ok(())
-    }
-
-    fn conclude(&self, _: &Concluded) {}
-
-    fn note(&self, _: &Note) {}
-}
+/// Names of the callers: two that may run code, one that may not, and one that may use the second pool only.
+pub(crate) const ALICE: &str = "alice";
+pub(crate) const BOB: &str = "bob";
+pub(crate) const WATCHER: &str = "watcher";
+pub(crate) const NARROW: &str = "narrow";
 
 /// A server; ended when it is dropped.
 pub(crate) struct Scene {
     pub(crate) address: SocketAddr,
+    keys: HashMap<&'static str, String>,
     sessions: Arc<Sessions>,
     stop: CancellationToken,
     runtime: Option<tokio::runtime::Runtime>,
     _engine: Engine,
+    _folder: tempfile::TempDir,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -68,14 +45,24 @@ pub(crate) fn scene() -> Scene {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let entered = runtime.enter();
     let pools = vec![pool("default", 6, true), pool("second", 1, false)];
-    let sessions = Sessions::start(&engine, pools, Arc::new(Nothing), &mut |step: Progress<'_>| eprintln!("{step:?}")).expect("sessions");
-    let app = App::new(Arc::clone(&sessions), "default".to_owned(), Auth::new(Box::new(FixedKeys), None, None), Settings::default());
+    let sessions = Sessions::start(&engine, pools, Arc::new(Unrecorded), &mut |step: Progress<'_>| eprintln!("{step:?}")).expect("sessions");
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), Options::default()).unwrap();
+    let keys = [ALICE, BOB, WATCHER, NARROW].into_iter().map(|name| (name, key(&store, name))).collect();
+    let (default_pool, settings) = ("default".to_owned(), Settings::default());
+    let app = App::new(Start { sessions: Arc::clone(&sessions), default_pool, store, dev_key: None, issuer: None, settings });
     let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0))).unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
     runtime.spawn(listen::serve(app, vec![Listener::Tcp(listener, None)], stop.clone()));
     drop(entered);
-    Scene { address, sessions, stop, runtime: Some(runtime), _engine: engine, _turn: turn }
+    Scene { address, keys, sessions, stop, runtime: Some(runtime), _engine: engine, _folder: folder, _turn: turn }
+}
+
+fn key(store: &Store, name: &str) -> String {
+    let roles = vec![if name == WATCHER { Role::Observe } else { Role::Execute }];
+    let pools = (name == NARROW).then(|| vec!["second".to_owned()]);
+    store.create_key(NewKey { name: name.to_owned(), roles, pools, ..NewKey::default() }, "test").unwrap().key
 }
 
 fn pool(name: &str, max_sessions: usize, create_on_use: bool) -> SessionPoolSettings {
@@ -98,11 +85,12 @@ fn pool(name: &str, max_sessions: usize, create_on_use: bool) -> SessionPoolSett
 impl Scene {
     /// A request with Alice's key.
     pub(crate) fn ask(&self, method: &str, target: &str) -> Request {
-        Request::new(self.address, method, target).header("Authorization", &format!("Bearer {ALICE}"))
+        self.ask_as(ALICE, method, target)
     }
 
-    /// The same with another key.
-    pub(crate) fn ask_as(&self, key: &str, method: &str, target: &str) -> Request {
+    /// A request with a caller's key; of one that has none, with its name.
+    pub(crate) fn ask_as(&self, caller: &str, method: &str, target: &str) -> Request {
+        let key = self.keys.get(caller).map_or(caller, String::as_str);
         Request::new(self.address, method, target).header("Authorization", &format!("Bearer {key}"))
     }
 

@@ -26,14 +26,19 @@ fn code_commands_and_what_they_print() {
     let shell = call(&scene, "RunShellCommand", &json!({"command": "pwd; ls; exit 4", "explanation": "look", "isBackground": false})).expect(200).json();
     assert!(text(&shell).contains("exit status 4") && text(&shell).contains("/mnt/data\na.csv"), "{}", text(&shell));
     // Long output is cut, and can be read on.
-    let long = call(&scene, "ExecutePythonCode", &json!({"pythonCode": "import sys\nfor n in range(3000): print(n)\nsys.stderr.write('é' * 2500)"})).expect(200).json();
+    let long = call(&scene, "ExecutePythonCode", &json!({"pythonCode": "import sys\nfor n in range(3000): print(n)\nsys.stderr.write('é' * 2500)"}))
+        .expect(200)
+        .json();
     let id = long["execution"]["id"].as_str().unwrap();
     assert_eq!(long["execution"]["stdout"].as_str().unwrap().chars().count(), 4000);
     assert_eq!(long["execution"]["stderr"].as_str().unwrap(), "é".repeat(2000));
     assert_eq!((&long["execution"]["stdoutTruncated"], &long["execution"]["stderrTruncated"]), (&json!(true), &json!(true)));
     assert!(text(&long).contains(&format!("filePath outputs/{id}/stdout.txt")));
     let rest = call(&scene, "ReadSessionFile", &json!({"filePath": format!("outputs/{id}/stdout.txt"), "startLine": 2999})).expect(200).json();
-    assert_eq!(rest["lines"], json!({"path": format!("outputs/{id}/stdout.txt"), "startLine": 2999, "endLine": 3000, "totalLines": 3000, "text": "2998\n2999\n", "linesCut": false}));
+    assert_eq!(
+        rest["lines"],
+        json!({"path": format!("outputs/{id}/stdout.txt"), "startLine": 2999, "endLine": 3000, "totalLines": 3000, "text": "2998\n2999\n", "linesCut": false})
+    );
     let got = call(&scene, "GetSessionFile", &json!({"filePath": format!("/mnt/data/outputs/{id}/stderr.txt")})).expect(200).json();
     assert_eq!(scene.ask("GET", got["files"][0]["url"].as_str().unwrap()).send().expect(200).text(), "é".repeat(2500));
 }
@@ -49,7 +54,10 @@ fn files_are_listed_read_searched_and_handed_over() {
                open('dot.png', 'wb').write(png)\nopen('bin', 'wb').write(b'two\\0two')\nopen('s.py', 'w').write('two = 2\\n')";
     call(&scene, "ExecutePythonCode", &json!({"pythonCode": png})).expect(200);
     let list = call(&scene, "ListSessionFiles", &json!({"recursive": true})).expect(200).json();
-    assert_eq!(list["files"].as_array().unwrap().iter().map(|file| file["path"].as_str().unwrap()).collect::<Vec<_>>(), ["bin", "dot.png", "in", "in/data.txt", "s.py"]);
+    assert_eq!(
+        list["files"].as_array().unwrap().iter().map(|file| file["path"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["bin", "dot.png", "in", "in/data.txt", "s.py"]
+    );
     assert_eq!(call(&scene, "ListSessionFiles", &json!({"path": "/mnt/data/in"})).expect(200).json()["files"].as_array().unwrap().len(), 1);
     let read = call(&scene, "ReadSessionFile", &json!({"filePath": "/mnt/data/in/data.txt", "startLine": 2, "endLine": 2})).expect(200).json();
     assert_eq!((text(&read), &read["lines"]["totalLines"]), ("in/data.txt: lines 2 to 2 of 3\ntwo\n", &json!(3)));
