@@ -51,6 +51,16 @@ pub(crate) enum Command {
     /// Serve sandboxes over HTTP: sessions, files, many callers
     #[command(after_help = SERVE)]
     Serve(Serve),
+    /// Make, list and revoke API keys
+    Keys {
+        #[command(subcommand)]
+        command: Keys,
+    },
+    /// Read the record of what ran
+    Audit {
+        #[command(subcommand)]
+        command: Audit,
+    },
     /// Show or check the configuration
     Config {
         #[command(subcommand)]
@@ -159,6 +169,107 @@ pub(crate) struct Serve {
     /// What the log holds: error, warn, info, debug, or a list of filters
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log_level: String,
+}
+
+const KEYS: &str = "Where a server of this user runs on the data folder, it is asked, and what is changed holds at once.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Keys {
+    /// Make a key and print it: it is shown this once
+    #[command(after_help = KEYS)]
+    Create(CreateKey),
+    /// List keys, without their secrets
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Revoke a key: it is refused from then on
+    #[command(after_help = KEYS)]
+    Revoke {
+        /// Its id, as `belljar keys list` tells it
+        id: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateKey {
+    /// What its holder is called
+    pub(crate) name: String,
+    /// What it is good for: execute code, observe the record and metrics, admin of keys; may be given several times [default: execute]
+    #[arg(long, value_name = "ROLE", value_enum)]
+    pub(crate) role: Vec<KeyRole>,
+    /// Pool it is good for; may be given several times [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) pool: Vec<String>,
+    /// Whom it stands for: keys of one principal share their sessions [default: itself]
+    #[arg(long, value_name = "PRINCIPAL")]
+    pub(crate) principal: Option<String>,
+    /// It expires after this time, e.g. 12h or 30d [default: never]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) expires_in: Option<humantime::Duration>,
+    /// Sessions at once [default: as configured for all]
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) max_sessions: Option<u32>,
+    /// Executions running or queued at once [default: as configured for all]
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) max_executions: Option<u32>,
+    /// Requests in a minute [default: as configured for all]
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) requests_per_minute: Option<u32>,
+    /// Bytes up and down in an hour [default: as configured for all]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) bytes_per_hour: Option<u64>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeyRole {
+    Execute,
+    Observe,
+    Admin,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// Print events in their order, the latest ones where there are more than the limit
+    Query(Query),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Query {
+    /// At this time or later: RFC 3339 in UTC, or how long ago, e.g. 90m or 7d
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Before this time, likewise
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// What happened
+    #[arg(long, value_name = "KIND", value_parser = clap::builder::PossibleValuesParser::new(store::EventKind::ALL.iter().map(|kind| kind.name())))]
+    pub(crate) kind: Option<String>,
+    /// By whom
+    #[arg(long, value_name = "PRINCIPAL")]
+    pub(crate) principal: Option<String>,
+    /// In which pool
+    #[arg(long, value_name = "NAME")]
+    pub(crate) pool: Option<String>,
+    /// In which session: its caller's id, or its own
+    #[arg(long, value_name = "ID")]
+    pub(crate) session: Option<String>,
+    /// Of which execution
+    #[arg(long, value_name = "ID")]
+    pub(crate) execution: Option<String>,
+    /// The first ones after the event of this number, instead of the latest ones
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) after: Option<i64>,
+    /// So many at most
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(crate) limit: u64,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

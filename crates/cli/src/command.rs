@@ -7,10 +7,12 @@ use engine::{Controls, Engine, Settings};
 use crate::args::{Arguments, Command};
 use crate::config::{Configuration, ServerSection};
 
+mod audit;
 mod bench;
 mod config;
 mod doctor;
 mod env;
+mod keys;
 mod run;
 mod serve;
 
@@ -29,6 +31,8 @@ pub(crate) fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Env { command } => env::run(command, &configuration),
         Command::Doctor { json } => doctor::run(json, &configuration),
         Command::Bench(bench) => bench::run(&bench, &configuration),
+        Command::Keys { command } => keys::run(command, &configuration),
+        Command::Audit { command } => audit::run(command, &configuration),
         Command::Config { command } => config::run(command, &configuration),
     }
 }

@@ -33,6 +33,17 @@ pub(crate) fn usage(message: impl Into<String>, hint: impl Into<String>) -> anyh
     UsageError { message: message.into(), hint: Some(hint.into()) }.into()
 }
 
+/// An error of the store: what is wrong with it can be mended by whoever called, but for a database that fails.
+pub(crate) fn store(error: store::StoreError) -> anyhow::Error {
+    let hint = error.hint();
+    let ours = matches!(error, store::StoreError::Database { .. } | store::StoreError::RevokedForNow { .. } | store::StoreError::Closed);
+    let message = format!("{:#}", anyhow::Error::from(error));
+    if ours {
+        return engine::Error { hint, ..engine::Error::new(ErrorKind::Unavailable, message) }.into();
+    }
+    UsageError { message, hint }.into()
+}
+
 /// The code for an execution that ended like this.
 pub(crate) fn of(outcome: Outcome) -> ExitCode {
     ExitCode::from(match outcome {
@@ -45,7 +56,11 @@ pub(crate) fn of(outcome: Outcome) -> ExitCode {
 /// Prints an error in one line, with its remedy in a second, and gives its code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let (hint, code) = if let Some(error) = error.downcast_ref::<engine::Error>() {
-        let code = if matches!(error.kind, ErrorKind::InvalidRequest | ErrorKind::NotFound) { USAGE } else { OURS };
+        let code = match error.kind {
+            ErrorKind::InvalidRequest | ErrorKind::NotFound | ErrorKind::TooLarge => USAGE,
+            ErrorKind::Denied | ErrorKind::Unauthenticated => DENIED,
+            ErrorKind::Conflict | ErrorKind::Limit | ErrorKind::Unavailable | ErrorKind::Internal => OURS,
+        };
         (error.hint.clone(), code)
     } else if let Some(error) = error.downcast_ref::<UsageError>() {
         (error.hint.clone(), USAGE)

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod args;
+mod client;
 mod command;
 mod config;
 mod exit;

@@ -10,6 +10,17 @@ pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
+/// Prints a line of data on stdout; what it quotes is made inert, wherever it goes.
+///
+/// # Errors
+/// Where nobody reads any more.
+pub(crate) fn line(text: &str) -> io::Result<()> {
+    let mut inert = Inert::default();
+    let mut line = inert.push(text.replace('\n', " ").as_bytes());
+    line.push_str(&inert.finish());
+    writeln!(io::stdout(), "{line}")
+}
+
 /// A stream of the code's output on its way to ours.
 #[derive(Debug)]
 pub(crate) struct Screen<W: Write> {

@@ -41,6 +41,18 @@ pub enum Role {
     Admin,
 }
 
+impl Role {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Execute => "execute",
+            Self::Observe => "observe",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 /// How much a key's holder may have; none means no bound of the key's own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
