@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use sandbox::Limits;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 /// A language that can be run.
@@ -18,7 +18,7 @@ pub enum Language {
 }
 
 /// How an execution ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// To its end, without an error.
@@ -109,7 +109,7 @@ pub struct Execution {
 }
 
 /// The value of the last expression.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Value {
     /// Its text form.
     pub text: String,
@@ -118,7 +118,7 @@ pub struct Value {
 }
 
 /// Why the code failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecutionError {
     /// The exception's class, `ExitStatus` for a command.
     pub name: String,
@@ -129,7 +129,7 @@ pub struct ExecutionError {
 }
 
 /// Something shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
     /// Media type.
     #[serde(rename = "type")]

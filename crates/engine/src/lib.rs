@@ -8,13 +8,13 @@ pub mod dispatch;
 pub mod environment;
 pub mod error;
 pub mod execution;
+pub mod out;
 pub mod pool;
 pub mod record;
 pub mod run;
 pub mod session;
 
 mod artifact;
-mod out;
 mod outcome;
 mod output;
 mod runtime;

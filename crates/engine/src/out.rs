@@ -1,17 +1,18 @@
 //! The folder that artifacts and pictures are copied to: all of them, or none.
 
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use tempfile::TempDir;
 
 use crate::error::{Error, ErrorKind};
+use crate::execution::Output;
 
 /// Files on their way into the output folder. Dropped without [`Out::finish`], it leaves nothing behind.
 #[derive(Debug)]
-pub(crate) struct Out {
+pub struct Out {
     folder: PathBuf,
     staging: Option<TempDir>,
     made: Option<PathBuf>,
@@ -19,7 +20,8 @@ pub(crate) struct Out {
 }
 
 /// Whether a name that code chose is at fault, and not the folder: too long, or in the way of another.
-pub(crate) fn is_names_fault(error: &io::Error) -> bool {
+#[must_use]
+pub fn is_names_fault(error: &io::Error) -> bool {
     use io::ErrorKind;
     let kinds = [
         ErrorKind::InvalidFilename,
@@ -33,14 +35,18 @@ pub(crate) fn is_names_fault(error: &io::Error) -> bool {
 }
 
 /// What to say when a file cannot be saved.
-pub(crate) fn failed(place: &Path, error: &io::Error) -> Error {
+#[must_use]
+pub fn failed(place: &Path, error: &io::Error) -> Error {
     let usage = matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory | io::ErrorKind::ReadOnlyFilesystem);
     let kind = if usage { ErrorKind::InvalidRequest } else { ErrorKind::Unavailable };
     Error::new(kind, format!("cannot save `{}`: {error}", place.display())).hint("name a folder with room that you may write to with `--out`")
 }
 
 /// Checks, before anything runs, that the folder could be made and written to.
-pub(crate) fn check(folder: &Path) -> Result<(), Error> {
+///
+/// # Errors
+/// It could not.
+pub fn check(folder: &Path) -> Result<(), Error> {
     let mut place = folder;
     while !place.exists() {
         place = place.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
@@ -53,12 +59,16 @@ pub(crate) fn check(folder: &Path) -> Result<(), Error> {
 
 impl Out {
     /// Nothing is made until the first file comes.
-    pub(crate) fn new(folder: &Path) -> Self {
+    #[must_use]
+    pub fn new(folder: &Path) -> Self {
         Self { folder: folder.to_owned(), staging: None, made: None, names: HashSet::new() }
     }
 
     /// Where files are collected.
-    pub(crate) fn staging(&mut self) -> Result<&Path, Error> {
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn staging(&mut self) -> Result<&Path, Error> {
         if self.staging.is_none() {
             let first_new = self.folder.ancestors().filter(|path| !path.as_os_str().is_empty() && !path.exists()).last().map(Path::to_owned);
             fs::create_dir_all(&self.folder).map_err(|error| failed(&self.folder, &error))?;
@@ -70,7 +80,7 @@ impl Out {
     }
 
     /// A name near `wanted` that no other file of this run has.
-    pub(crate) fn free_name(&self, wanted: &str) -> String {
+    fn free_name(&self, wanted: &str) -> String {
         let (stem, extension) = wanted.split_once('.').unwrap_or((wanted, "bin"));
         let mut name = wanted.to_owned();
         let mut number = 1;
@@ -82,12 +92,51 @@ impl Out {
     }
 
     /// Says that a file with this name stands in the staging folder.
-    pub(crate) fn add(&mut self, name: &Path) {
+    pub fn add(&mut self, name: &Path) {
         self.names.insert(name.to_owned());
     }
 
+    /// Creates the file for an artifact where files are collected. Its path may consist of plain names only.
+    ///
+    /// # Errors
+    /// A path that leads elsewhere, or a file that cannot be made.
+    pub fn create(staging: &Path, path: &Path) -> io::Result<File> {
+        if !path.components().all(|part| matches!(part, Component::Normal(_))) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let place = staging.join(path);
+        if let Some(parent) = place.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        File::create(&place)
+    }
+
+    /// Puts a picture among the files, under its name or one near it that is free.
+    ///
+    /// # Errors
+    /// The folder cannot take it.
+    pub fn save(&mut self, output: &mut Output) -> Result<(), Error> {
+        use base64::Engine as _;
+        let bytes = if output.is_binary() {
+            // Not what it says it is: the code's own doing.
+            let Ok(bytes) = base64::engine::general_purpose::STANDARD.decode(&output.data) else { return Ok(()) };
+            bytes
+        } else {
+            output.data.clone().into_bytes()
+        };
+        let name = self.free_name(&output.name);
+        let place = self.staging()?.join(&name);
+        fs::write(&place, bytes).map_err(|error| failed(&self.folder.join(&name), &error))?;
+        self.add(Path::new(&name));
+        output.name = name;
+        Ok(())
+    }
+
     /// Moves everything into place; what stood there under the same name is replaced. Gives the names that the folder could not take.
-    pub(crate) fn finish(mut self) -> Result<Vec<PathBuf>, Error> {
+    ///
+    /// # Errors
+    /// What the folder could not take for another reason than a name.
+    pub fn finish(mut self) -> Result<Vec<PathBuf>, Error> {
         let mut kept_out = Vec::new();
         if let Some(staging) = &self.staging {
             for name in &self.names {
@@ -139,6 +188,15 @@ mod tests {
         fs::write(out.staging().unwrap().join("x.txt/below"), "3").unwrap();
         out.add(Path::new("x.txt/below"));
         assert_eq!(out.finish().unwrap(), [Path::new("x.txt/below")], "a file is in the way of a folder");
+    }
+
+    #[test]
+    fn an_artifact_cannot_leave_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in ["../x", "/etc/x", "a/../../x"] {
+            assert!(Out::create(folder.path(), Path::new(path)).is_err(), "{path}");
+        }
+        assert!(Out::create(folder.path(), Path::new("a/b.txt")).is_ok());
     }
 
     #[test]

@@ -590,7 +590,7 @@ fn artifacts(workspace: &Workspace, news: Vec<&Entry>, outputs: &mut [Output], o
     }
     if let (Some(mut target), Some(folder)) = (target, out) {
         for output in outputs.iter_mut().filter(|output| output.is_picture()) {
-            save(&mut target, output, folder)?;
+            target.save(output)?;
         }
         let kept_out: Vec<String> = target.finish()?.iter().map(|name| folder.join(name).display().to_string()).collect();
         for artifact in artifacts.iter_mut().filter(|artifact| artifact.url.as_ref().is_some_and(|url| kept_out.contains(url))) {
@@ -598,24 +598,6 @@ fn artifacts(workspace: &Workspace, news: Vec<&Entry>, outputs: &mut [Output], o
         }
     }
     Ok(artifacts)
-}
-
-/// Puts a picture into the output folder, under its name or one near it that is free.
-fn save(target: &mut Out, output: &mut Output, folder: &Path) -> Result<(), Error> {
-    use base64::Engine as _;
-    let bytes = if output.is_binary() {
-        // Not what it says it is: the code's own doing.
-        let Ok(bytes) = base64::engine::general_purpose::STANDARD.decode(&output.data) else { return Ok(()) };
-        bytes
-    } else {
-        output.data.clone().into_bytes()
-    };
-    let name = target.free_name(&output.name);
-    let place = target.staging()?.join(&name);
-    std::fs::write(&place, bytes).map_err(|error| out::failed(&folder.join(&name), &error))?;
-    target.add(Path::new(&name));
-    output.name = name;
-    Ok(())
 }
 
 fn conclude(
