@@ -149,7 +149,7 @@ pub struct Timings {
     pub queued: Duration,
     /// Putting it on record.
     pub recorded: Duration,
-    /// The code.
+    /// The code, and looking at what it left.
     pub ran: Duration,
     /// From the request to the end.
     pub total: Duration,

@@ -112,6 +112,7 @@ impl Program {
             files: Vec::new(),
             limits: Limits { wall_seconds: self.wall_seconds, output_bytes, ..usual },
             environment: "core".to_owned(),
+            fresh: false,
             process_spawning: false,
             out: None,
         }

@@ -498,13 +498,15 @@ impl Session {
             out: None,
         };
         let mut watching = Watching { session: self, observer };
+        let running = Instant::now();
         let ran = live.taken.run_turn(turn, &request, &mut watching, &control);
+        let took = running.elapsed();
         drop(watching);
         match ran {
             Ok(mut ran) => {
                 ran.execution.state_lost |= std::mem::take(&mut live.lost);
                 live.before = Some(ran.before);
-                let timings = Timings { queued, recorded, ran: Duration::from_millis(ran.execution.execution_time_ms), total: clock.elapsed() };
+                let timings = Timings { queued, recorded, ran: took, total: clock.elapsed() };
                 self.conclude(live, &id, (ran.execution, timings), (ran.gone, ran.whole))
             }
             Err(error) => {
