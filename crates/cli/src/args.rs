@@ -97,6 +97,9 @@ pub(crate) struct Run {
     /// Pass control sequences of the code's output to the terminal as they are
     #[arg(long)]
     pub(crate) raw: bool,
+    /// Start a sandbox of its own, also where a server of this user runs on the data folder
+    #[arg(long)]
+    pub(crate) standalone: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -170,20 +170,21 @@ impl Server {
     }
 
     async fn send(&self, request: Request<Body>) -> anyhow::Result<Response<Incoming>> {
-        let Some(stream) = self.connect()? else { bail!(unreachable("the server has ended")) };
+        let Some(stream) = self.connect()? else { bail!(broken("the server has ended")) };
         stream.set_nonblocking(true)?;
         let stream = tokio::net::UnixStream::from_std(stream)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // Ends with the answer, or with this runtime.
         tokio::spawn(connection);
         match tokio::time::timeout(PATIENCE, sender.send_request(request)).await {
-            Ok(response) => response.map_err(|error| unreachable(&format!("the server broke off: {error}")).into()),
-            Err(_) => bail!(unreachable("the server does not answer")),
+            Ok(response) => response.map_err(|error| broken(&format!("the server broke off: {error}")).into()),
+            Err(_) => bail!(broken("the server does not answer")),
         }
     }
 }
 
-fn unreachable(message: &str) -> Error {
+/// What is said where the server is not what it was.
+pub(crate) fn broken(message: &str) -> Error {
     Error::new(ErrorKind::Unavailable, message).hint("look at the server's log")
 }
 
@@ -207,9 +208,9 @@ fn request(method: Method, path: &str, body: Option<&Json>) -> anyhow::Result<Re
 
 async fn next(response: &mut Response<Incoming>) -> anyhow::Result<Option<Bytes>> {
     loop {
-        let Ok(frame) = tokio::time::timeout(SILENCE, response.body_mut().frame()).await else { bail!(unreachable("the server fell silent")) };
+        let Ok(frame) = tokio::time::timeout(SILENCE, response.body_mut().frame()).await else { bail!(broken("the server fell silent")) };
         let Some(frame) = frame else { return Ok(None) };
-        let frame = frame.map_err(|error| unreachable(&format!("the server broke off: {error}")))?;
+        let frame = frame.map_err(|error| broken(&format!("the server broke off: {error}")))?;
         if let Ok(data) = frame.into_data() {
             return Ok(Some(data));
         }
@@ -225,7 +226,7 @@ async fn whole(response: &mut Response<Incoming>) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     while let Some(data) = next(response).await? {
         if bytes.len().saturating_add(data.len()) > MAX_ANSWER {
-            bail!(unreachable("the server's answer is too long"));
+            bail!(broken("the server's answer is too long"));
         }
         bytes.extend_from_slice(&data);
     }

@@ -173,6 +173,17 @@ impl Configuration {
         }
     }
 
+    /// Where a limit came from.
+    pub(crate) fn limit_origin(&self, name: &str) -> Origin {
+        self.limit_origins.iter().find(|(limit, _)| limit == name).map_or(Origin::Default, |(_, origin)| *origin)
+    }
+
+    /// Limits that are not just the defaults, under their names in JSON.
+    pub(crate) fn configured_limits(&self) -> serde_json::Map<String, serde_json::Value> {
+        let given = limit_lines(&self.limits).into_iter().filter(|(name, _)| self.limit_origin(name) != Origin::Default);
+        given.filter_map(|(name, value)| Some((camel_case(name), serde_json::from_str(&value).ok()?))).collect()
+    }
+
     /// Every value with its origin, as TOML.
     pub(crate) fn show(&self) -> String {
         let mut text = String::new();
@@ -192,8 +203,7 @@ impl Configuration {
         line("process_spawning", if self.process_spawning.value { "\"allow\"" } else { "\"deny\"" }, self.process_spawning.origin);
         line("require", &format!("{:?}", self.require.value), self.require.origin);
         for (name, value) in limit_lines(&self.limits) {
-            let origin = self.limit_origins.iter().find(|(limit, _)| limit == name).map_or(Origin::Default, |(_, origin)| *origin);
-            line(&format!("limits.{name}"), &value, origin);
+            line(&format!("limits.{name}"), &value, self.limit_origin(name));
         }
         for (name, value, origin) in self.server.lines() {
             line(name, value, *origin);
@@ -273,6 +283,16 @@ fn check_limits(limits: &Limits) -> anyhow::Result<()> {
         Some((name, _)) => Err(usage(format!("the limit `{name}` is 0"), "leave it out to keep the default")),
         None => Ok(()),
     }
+}
+
+fn camel_case(name: &str) -> String {
+    let mut words = name.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |text, word| {
+        let mut letters = word.chars();
+        let initial = letters.next().map(|letter| letter.to_ascii_uppercase());
+        text + &initial.into_iter().chain(letters).collect::<String>()
+    })
 }
 
 fn layered<T>(file: Option<T>, default: T) -> Known<T> {
@@ -381,6 +401,7 @@ mod tests {
         let shown = configuration.show();
         assert!(shown.contains("environment = \"mine\"  # file\n") && shown.contains("limits.memory_bytes = 5  # file\n"), "{shown}");
         assert!(shown.contains("limits.cpus = 1  # default\n") && shown.contains("data = \"/d\"  # flag or variable\n"), "{shown}");
+        assert_eq!(serde_json::Value::from(configuration.configured_limits()).to_string(), r#"{"memoryBytes":5}"#);
     }
 
     #[test]

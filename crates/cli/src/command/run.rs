@@ -1,4 +1,6 @@
-//! `belljar run`: one execution in a fresh sandbox.
+//! `belljar run`: one execution in a fresh sandbox, of the server that runs on the data folder where there is one, else of our own.
+
+mod remote;
 
 use std::collections::BTreeSet;
 use std::io::{IsTerminal, Read};
@@ -8,10 +10,12 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use engine::run::MAX_CODE_BYTES;
-use engine::{Command, Control, Execution, Language, Observer, Output, Reply, RunRequest, Stream, Value};
+use engine::{Artifact, Command, Control, Execution, ExecutionError, Language, Observer, Outcome, Output, Reply, RunRequest, Stream, Value};
+use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
 use crate::args;
+use crate::client::Server;
 use crate::config::Configuration;
 use crate::exit::{self, usage};
 use crate::terminal::{self, Screen};
@@ -19,15 +23,22 @@ use crate::terminal::{self, Screen};
 /// Runs.
 pub(crate) fn run(arguments: &args::Run, configuration: &Configuration) -> anyhow::Result<ExitCode> {
     let request = request(arguments, configuration)?;
+    if !arguments.standalone
+        && let Some(server) = Server::find(&configuration.data.value)?
+    {
+        return remote::run(&server, arguments, configuration, &request);
+    }
     let control = Arc::new(Control::default());
     listen_for_interrupts(&control)?;
-    let mut live = Live {
-        stdout: Screen::stdout(arguments.raw),
-        stderr: Screen::stderr(arguments.raw),
-        quiet: arguments.json,
-        closed: false,
-        control: Arc::clone(&control),
-    };
+    let kill = Arc::clone(&control);
+    let mut live = Live::new(
+        arguments,
+        Box::new(move || {
+            // The second time kills.
+            kill.interrupt();
+            kill.interrupt();
+        }),
+    );
     let mut progress = super::progress::Shown::new();
     let command = Command::Run { request: Box::new(request), observer: &mut live, control: &control, progress: &mut |event| progress.show(event) };
     let reply = super::engine(configuration).dispatch(command)?;
@@ -36,18 +47,57 @@ pub(crate) fn run(arguments: &args::Run, configuration: &Configuration) -> anyho
         terminal::json(&serde_json::to_string(&execution)?).context("cannot write to standard output")?;
     } else if !live.closed {
         let _ = live.stdout.finish().and_then(|()| live.stderr.finish());
-        tell(&execution, &arguments.out, &mut live);
+        tell(&Told::from(execution.as_ref()), &arguments.out, &mut live);
     }
     Ok(exit::of(execution.outcome))
 }
 
+/// What is told of an execution when it is over.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Told {
+    outcome: Outcome,
+    error: Option<ExecutionError>,
+    limits_hit: Vec<String>,
+    state_lost: bool,
+    artifacts: Vec<ToldArtifact>,
+    outputs: Vec<Output>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ToldArtifact {
+    path: String,
+    size_bytes: u64,
+    media_type: String,
+    /// Where it was saved.
+    url: Option<String>,
+}
+
+impl From<&Execution> for Told {
+    fn from(execution: &Execution) -> Self {
+        let told = |artifact: &Artifact| {
+            let Artifact { path, size_bytes, media_type, url, .. } = artifact.clone();
+            ToldArtifact { path, size_bytes, media_type, url }
+        };
+        Self {
+            outcome: execution.outcome,
+            error: execution.error.clone(),
+            limits_hit: execution.limits_hit.iter().map(|&name| name.to_owned()).collect(),
+            state_lost: execution.state_lost,
+            artifacts: execution.artifacts.iter().map(told).collect(),
+            outputs: execution.outputs.iter().filter(|output| output.is_picture()).cloned().collect(),
+        }
+    }
+}
+
 /// The facts of the execution object that have not been printed yet.
-fn tell(execution: &Execution, out: &Path, live: &mut Live) {
+fn tell(execution: &Told, out: &Path, live: &mut Live) {
     if let Some(error) = &execution.error {
         let text = if error.traceback.is_empty() { format!("{}: {}\n", error.name, error.message) } else { format!("{}\n", error.traceback.trim_end()) };
         let _ = live.stderr.write(text.as_bytes()).and_then(|()| live.stderr.finish());
     }
-    if execution.outcome != engine::Outcome::Completed || !execution.limits_hit.is_empty() {
+    if execution.outcome != Outcome::Completed || !execution.limits_hit.is_empty() {
         let limits = if execution.limits_hit.is_empty() { String::new() } else { format!(" ({})", execution.limits_hit.join(", ")) };
         let state = if execution.state_lost { "; its state is lost" } else { "" };
         terminal::note(&format!("belljar: {}{limits}{state}", execution.outcome));
@@ -197,23 +247,31 @@ struct Live {
     quiet: bool,
     /// Nobody reads any more.
     closed: bool,
-    control: Arc<Control>,
+    kill: Box<dyn FnMut() + Send>,
 }
 
 impl Live {
+    /// `kill` ends what runs.
+    fn new(arguments: &args::Run, kill: Box<dyn FnMut() + Send>) -> Self {
+        Self { stdout: Screen::stdout(arguments.raw), stderr: Screen::stderr(arguments.raw), quiet: arguments.json, closed: false, kill }
+    }
+
+    /// Whether nothing is printed.
+    fn is_mute(&self) -> bool {
+        self.quiet || self.closed
+    }
+
     /// Where nobody reads any more, the run is of no use to anyone.
     fn check(&mut self, written: std::io::Result<()>) {
         if written.is_err() && !std::mem::replace(&mut self.closed, true) {
-            // The second time kills.
-            self.control.interrupt();
-            self.control.interrupt();
+            (self.kill)();
         }
     }
 }
 
 impl Observer for Live {
     fn wrote(&mut self, stream: Stream, bytes: &[u8]) {
-        if self.quiet || self.closed {
+        if self.is_mute() {
             return;
         }
         let written = match stream {
@@ -224,14 +282,14 @@ impl Observer for Live {
     }
 
     fn showed(&mut self, output: &Output) {
-        if !self.quiet && !self.closed && output.media_type == "text/plain" {
+        if !self.is_mute() && output.media_type == "text/plain" {
             let written = self.stdout.write(format!("{}\n", output.data).as_bytes());
             self.check(written);
         }
     }
 
     fn result(&mut self, value: &Value) {
-        if !self.quiet && !self.closed {
+        if !self.is_mute() {
             let written = self.stdout.write(format!("{}\n", value.text).as_bytes());
             self.check(written);
         }
