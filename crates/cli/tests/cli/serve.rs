@@ -220,6 +220,22 @@ fn off_loopback_it_needs_tls_keys_and_pools_that_are_meant_for_it() {
 }
 
 #[test]
+fn with_a_key_and_a_pool_that_is_enabled_it_serves_behind_a_proxy() {
+    let place = Place::with_environments();
+    let store = store::Store::open(place.folder.path(), store::Options::default()).unwrap();
+    let new = store::NewKey { name: "one".to_owned(), roles: vec![store::Role::Execute], ..store::NewKey::default() };
+    let key = store.create_key(new, "test").unwrap().key;
+    drop(store);
+    let config = place.config("[server]\nbehind_proxy = \"edge\"\nhosts = \"box.example\"\n[pools.default]\nenabled = true\nready = 0\n");
+    let server = place.start(&["--config", config.to_str().unwrap()], |_| {});
+    assert!(!server.log().contains("key: "), "no key of its own: {}", server.log());
+    assert_eq!(server.run(&key, "2 + 3")["output"], 5);
+    assert_eq!(server.ask("GET /metrics", &format!("Authorization: Bearer {key}\r\n"), "").0, 403, "it may run code and no more");
+    assert!(eventually(|| server.ask("GET /readyz", "", "").0 == 200), "ready without anything that waits: {}", server.log());
+    assert!(!server.log().contains(&key));
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_a_remedy() {
     let place = Place::new();
     let (code, said) = place.refused(&[], |command| drop(command.env("BELLJAR_DEV_KEY", "short")));
