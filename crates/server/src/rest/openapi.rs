@@ -35,12 +35,13 @@ const ERRORS: [(&str, &str, &str); 11] = [
 const DOWNLOADS: [&str; 3] = ["/v1/sessions/{id}/files/{path}", "/v1/sessions/{id}/executions/{exe}/stdout", "/v1/sessions/{id}/executions/{exe}/stderr"];
 
 /// Groups of routes, in the order of the documentation.
-const TAGS: [(&str, &str); 6] = [
+const TAGS: [(&str, &str); 7] = [
     ("sessions", "A session is a caller's lease of one sandbox: its variables, imports, files and working directory last from call to call."),
     ("executions", "Code that is run, and what it came to. Executions of one session run in the order in which they were asked for."),
     ("files", "The session's folder /mnt/data. Names are bytes: what is percent-encoded is decoded once and never interpreted."),
     ("tools", "Eight tools for a model, each with everything in words besides the data."),
     ("pools", "What sessions are made of."),
+    ("admin", "For operators: keys, the record, and how everything is doing."),
     ("operations", "Whether the service is well, and its own description."),
 ];
 

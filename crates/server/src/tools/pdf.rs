@@ -36,7 +36,7 @@ pub(crate) struct Params {
     #[schema(min_length = 1)]
     expected_output_filename: String,
     /// The name under which it is offered, ending in .pdf.
-    #[schema(min_length = 1)]
+    #[schema(min_length = 1, pattern = r"\.[pP][dD][fF]$")]
     save_as_filename: String,
     /// How many seconds the code may run.
     #[schema(value_type = Option<u64>, minimum = 5, maximum = 900, default = 180)]
