@@ -150,7 +150,7 @@ impl Scene {
     }
 
     /// The resource of an execution in the new form.
-    fn new(&self, session: &str, body: &Json) -> Json {
+    fn flat(&self, session: &str, body: &Json) -> Json {
         let answer = self.post(&format!("/executions?api-version={NEW}&identifier={session}"), body);
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()
@@ -217,11 +217,11 @@ fn values_of_real_code_have_the_types_of_the_service() {
     ] {
         let properties = scene.old("typing", code);
         assert_eq!((&properties["status"], &properties["result"]), (&json!("Success"), &result), "{code}: {properties}");
-        let whole = scene.new("typing", &json!({"codeInputType": "Inline", "executionType": "Synchronous", "code": code}));
+        let whole = scene.flat("typing", &json!({"codeInputType": "Inline", "executionType": "Synchronous", "code": code}));
         assert_eq!((&whole["status"], &whole["result"]["executionResult"]), (&json!("Succeeded"), &result), "{code}: {whole}");
     }
     for (code, result) in [("42", json!("42")), ("'nan'", json!("'nan'")), ("None", Json::Null), ("True", json!("True"))] {
-        let whole = scene.new("typing", &json!({"code": code, "returnJupyterFormatExecutionResult": true}));
+        let whole = scene.flat("typing", &json!({"code": code, "returnJupyterFormatExecutionResult": true}));
         assert_eq!(whole["result"]["executionResult"], result, "{code}: {whole}");
     }
     // Drawn, saved, and never shown by the code itself.
@@ -237,13 +237,13 @@ fn failing_code_is_a_success_of_the_call() {
     assert_eq!((&properties["status"], &properties["stdout"], &properties["result"]), (&json!("Failure"), &json!("out\n"), &json!("")));
     let stderr = properties["stderr"].as_str().unwrap();
     assert!(stderr.starts_with("err\n") && stderr.contains("ZeroDivisionError: division by zero") && !stderr.contains('\u{1b}'), "{stderr}");
-    let whole = scene.new("failing", &json!({"code": "1/0"}));
+    let whole = scene.flat("failing", &json!({"code": "1/0"}));
     assert_eq!((&whole["status"], &whole["error"]["error"]["code"]), (&json!("Failed"), &json!("ZeroDivisionError")));
-    let late = scene.new("failing", &json!({"code": "while True: pass", "timeoutInSeconds": 1}));
+    let late = scene.flat("failing", &json!({"code": "while True: pass", "timeoutInSeconds": 1}));
     assert_eq!(late["status"], "Failed", "{late}");
     // The session goes on.
     assert_eq!(scene.old("failing", "1+1")["result"], 2);
-    let cut = scene.new("failing", &json!({"code": "print('x' * 100)", "outputStreamsMaxLength": 10}));
+    let cut = scene.flat("failing", &json!({"code": "print('x' * 100)", "outputStreamsMaxLength": 10}));
     assert_eq!(cut["result"]["stdout"], "xxxxxxxxxx");
 }
 
@@ -294,7 +294,7 @@ fn an_empty_kernel_has_nothing_and_leaves_nothing() {
     let scene = plain();
     scene.old("empty", "x = 'kept'; open('/mnt/data/f', 'w').write('file')");
     let code = "y = 1; 'x' in globals(), open('/mnt/data/f').read()";
-    let empty = scene.new("empty", &json!({"code": code, "useEmptyKernel": true}));
+    let empty = scene.flat("empty", &json!({"code": code, "useEmptyKernel": true}));
     assert_eq!(empty["result"]["executionResult"], "(False, 'file')", "{empty}");
     assert_eq!(scene.old("empty", "x, 'y' in globals()")["result"], "('kept', False)");
 }
@@ -330,7 +330,7 @@ fn executions_can_be_asked_for_later() {
     let body = json!({"properties": {"code": "1", "executionType": "asynchronous"}});
     let old = scene.post(&format!("/code/execute?api-version={OLD}&identifier=later-1"), &body);
     assert_eq!((old.status, &old.json()["properties"]["status"]), (202, &json!("Running")));
-    let whole = scene.new("later-1", &json!({"code": "'x'", "returnJupyterFormatExecutionResult": true}));
+    let whole = scene.flat("later-1", &json!({"code": "'x'", "returnJupyterFormatExecutionResult": true}));
     let again = scene.get(&format!("/executions/{}?api-version={NEW}&identifier=later-1", whole["id"].as_str().unwrap()));
     assert_eq!(again.json(), whole);
     for (id, session) in [("exe_unknown", "later-1"), (whole["id"].as_str().unwrap(), "other-1"), ("..%2f..", "later-1")] {
@@ -343,17 +343,17 @@ fn executions_can_be_asked_for_later() {
 fn commands_of_shell_pools_run() {
     let scene = plain();
     scene.upload(&format!("/files?api-version={NEW}&identifier=shell-1"), "uploaded.txt", b"x");
-    let all = scene.new("shell-1", &json!({"shellCommand": "ls -a"}));
+    let all = scene.flat("shell-1", &json!({"shellCommand": "ls -a"}));
     assert_eq!((&all["status"], &all["result"]["stdout"]), (&json!("0"), &json!(".\n..\nuploaded.txt\n")), "{all}");
     assert!(all["result"].get("executionResult").is_none() && all["result"]["executionTimeInMilliseconds"].is_u64());
     let body = json!({"properties": {"codeInputType": "inline", "executionType": "synchronous", "shellCommand": "echo out; echo err >&2; exit 3"}});
-    let tutorial = scene.new("shell-1", &body);
+    let tutorial = scene.flat("shell-1", &body);
     assert_eq!((&tutorial["result"]["stdout"], &tutorial["result"]["stderr"]), (&json!("out\n"), &json!("err\n")), "{tutorial}");
     assert_eq!(tutorial["status"], "3");
-    let words = scene.new("shell-1", &json!({"execCommandAndArgs": ["printf", "%s|", "a b", "$(id)", "it's", "*"]}));
+    let words = scene.flat("shell-1", &json!({"execCommandAndArgs": ["printf", "%s|", "a b", "$(id)", "it's", "*"]}));
     assert_eq!((&words["status"], &words["result"]["stdout"]), (&json!("0"), &json!("a b|$(id)|it's|*|")), "{words}");
-    assert_eq!(scene.new("shell-1", &json!({"execCommandAndArgs": ["no-such-program"]}))["status"], "127");
-    let input = scene.new("shell-1", &json!({"shellCommand": "wc -c; exit 5", "stdin": "it's\n"}));
+    assert_eq!(scene.flat("shell-1", &json!({"execCommandAndArgs": ["no-such-program"]}))["status"], "127");
+    let input = scene.flat("shell-1", &json!({"shellCommand": "wc -c; exit 5", "stdin": "it's\n"}));
     assert_eq!((&input["status"], &input["result"]["stdout"]), (&json!("5"), &json!("5\n")), "{input}");
 }
 

@@ -158,7 +158,9 @@ fn without_configuration_it_serves_and_prints_a_key() {
 #[test]
 fn what_runs_gets_to_end_and_a_second_signal_does_not_wait() {
     let place = Place::with_environments();
-    let change = |command: &mut Command| drop(command.env("BELLJAR_DEV_KEY", KEY));
+    let change = |command: &mut Command| {
+        command.env("BELLJAR_DEV_KEY", KEY);
+    };
     let mut server = place.start(&[], change);
     assert!(!server.log().contains(KEY), "a key that is given is not told again");
     let running = |server: &Server, code: &'static str| {
@@ -208,7 +210,9 @@ fn off_loopback_it_needs_tls_keys_and_pools_that_are_meant_for_it() {
         assert!(said.contains("does not start without a key") && said.contains("belljar keys create"), "{said}");
     }
     assert!(refused(&["--behind-proxy", "edge", "--listen", "127.0.0.1:0"]).contains("behind a proxy, `belljar serve` does not start without a key"));
-    let (code, said) = place.refused(&[&open[..], &["--tls-self-signed"]].concat(), |command| drop(command.env("BELLJAR_DEV_KEY", KEY)));
+    let (code, said) = place.refused(&[&open[..], &["--tls-self-signed"]].concat(), |command| {
+        command.env("BELLJAR_DEV_KEY", KEY);
+    });
     assert!(code == 2 && said.contains("`BELLJAR_DEV_KEY` is not accepted off loopback"), "{said}");
     let keys = place.folder.path().join("keys.json");
     let jwk = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
@@ -238,7 +242,9 @@ fn with_a_key_and_a_pool_that_is_enabled_it_serves_behind_a_proxy() {
 #[test]
 fn what_cannot_be_is_refused_with_a_remedy() {
     let place = Place::new();
-    let (code, said) = place.refused(&[], |command| drop(command.env("BELLJAR_DEV_KEY", "short")));
+    let (code, said) = place.refused(&[], |command| {
+        command.env("BELLJAR_DEV_KEY", "short");
+    });
     assert!(code == 2 && said.contains("`BELLJAR_DEV_KEY` is no key") && !said.contains("short"), "{said}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let (code, said) = place.refused(&["--listen", &taken.local_addr().unwrap().to_string()], |_| {});
@@ -293,7 +299,9 @@ fn a_service_manager_hears_of_it() {
         let count = manager.recv(&mut bytes).unwrap();
         String::from_utf8_lossy(&bytes[..count]).into_owned()
     };
-    let mut server = place.start(&[], |command| drop(command.env("NOTIFY_SOCKET", &path)));
+    let mut server = place.start(&[], |command| {
+        command.env("NOTIFY_SOCKET", &path);
+    });
     assert_eq!(hear(), "READY=1");
     server.signal(Signal::TERM);
     assert_eq!(hear(), "STOPPING=1");
