@@ -58,8 +58,6 @@ pub struct Counters {
     pub memory_kills: u64,
     /// Forks refused for the group's number of processes.
     pub process_refusals: u64,
-    /// The most memory the group used, in bytes.
-    pub peak_memory_bytes: u64,
 }
 
 /// A mounted tree, from `/proc/self/mountinfo`.
@@ -349,12 +347,8 @@ impl Group {
                 Controller::Unified => {
                     counters.memory_kills = field(&read(folder, "memory.events"), "oom_kill");
                     counters.process_refusals = field(&read(folder, "pids.events"), "max");
-                    counters.peak_memory_bytes = read(folder, "memory.peak").trim().parse().unwrap_or_default();
                 }
-                Controller::Memory => {
-                    counters.memory_kills = field(&read(folder, "memory.oom_control"), "oom_kill");
-                    counters.peak_memory_bytes = read(folder, "memory.max_usage_in_bytes").trim().parse().unwrap_or_default();
-                }
+                Controller::Memory => counters.memory_kills = field(&read(folder, "memory.oom_control"), "oom_kill"),
                 Controller::Pids => counters.process_refusals = field(&read(folder, "pids.events"), "max"),
                 Controller::Cpu | Controller::Freezer => {}
             }
@@ -451,7 +445,7 @@ mod tests {
         fs::write(folder.path().join("memory.events"), "low 0\noom 3\noom_kill 2\noom_group_kill 0\n").unwrap();
         fs::write(folder.path().join("pids.events"), "max 5\n").unwrap();
         let group = Group { folders: vec![(Controller::Unified, folder.path().to_owned())] };
-        assert_eq!(group.counters(), Counters { memory_kills: 2, process_refusals: 5, peak_memory_bytes: 0 });
+        assert_eq!(group.counters(), Counters { memory_kills: 2, process_refusals: 5 });
         assert!(group.freeze(true));
         assert_eq!(read("cgroup.freeze"), "1");
         std::mem::forget(group);
