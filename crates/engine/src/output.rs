@@ -40,11 +40,19 @@ impl Kept {
         Self { whole: folder.map_or(Whole::Nowhere, |folder| Whole::Later(folder.to_owned())), ..Self::new(keep) }
     }
 
-    /// The whole, where it is longer than what is kept; `None` where there is no file of it.
-    pub(crate) fn into_whole(self) -> Option<File> {
+    /// The whole, where the text is not: it is longer than what is kept, or no text. `None` where there is no file of it.
+    pub(crate) fn into_whole(mut self) -> Option<File> {
         match self.whole {
             Whole::File(file) => Some(file),
-            Whole::Nowhere | Whole::Later(_) => None,
+            Whole::Later(ref folder) => {
+                self.head.extend(&self.tail);
+                if std::str::from_utf8(&self.head).is_ok() {
+                    return None;
+                }
+                let mut file = tempfile::tempfile_in(folder).ok()?;
+                file.write_all(&self.head).ok().map(|()| file)
+            }
+            Whole::Nowhere => None,
         }
     }
 
@@ -164,6 +172,12 @@ mod tests {
         let mut short = Kept::with_whole(8, Some(folder.path()));
         short.push(b"12345678");
         assert!(short.into_whole().is_none());
+        let mut binary = Kept::with_whole(8, Some(folder.path()));
+        binary.push(b"ab\xffc");
+        let (mut file, mut bytes) = (binary.into_whole().unwrap(), Vec::new());
+        file.rewind().unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, b"ab\xffc", "what is no text has its file however short it is");
         let mut lost = Kept::with_whole(8, Some(&folder.path().join("missing")));
         lost.push(b"123456789");
         assert!(lost.text().1 && lost.into_whole().is_none(), "without a place for it, the rest goes on");
