@@ -132,6 +132,8 @@ pub struct ExecuteRequest {
     pub language: Language,
     /// The code, UTF-8 for Python.
     pub code: Vec<u8>,
+    /// The name that tracebacks show, e.g. `script.py`; `None`: one that counts the session's executions.
+    pub filename: Option<String>,
     /// The variable `inputs`.
     pub inputs: Map<String, Json>,
     /// Python code sees none of the session's variables, and leaves it none.

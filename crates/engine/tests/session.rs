@@ -88,7 +88,7 @@ fn caller(principal: &str) -> Caller {
 }
 
 fn python(code: &str) -> ExecuteRequest {
-    ExecuteRequest { language: Language::Python, code: code.into(), inputs: Map::new(), fresh: false, timeout: None, surface: "test" }
+    ExecuteRequest { language: Language::Python, code: code.into(), filename: None, inputs: Map::new(), fresh: false, timeout: None, surface: "test" }
 }
 
 fn shell(code: &str) -> ExecuteRequest {

@@ -488,7 +488,7 @@ impl Session {
         let request = RunRequest {
             language: request.language,
             code: request.code,
-            filename: None,
+            filename: request.filename,
             inputs: request.inputs,
             fresh: request.fresh,
             files: Vec::new(),

@@ -79,7 +79,7 @@ fn execute_request(requested: Requested, opened: &Opened) -> ExecuteRequest {
     // What nobody asks for is the session's own, and no more than this surface has.
     let seconds = requested.seconds.unwrap_or_else(|| opened.session.info().limits.wall_seconds.min(MAX_SECONDS));
     let timeout = Some(std::time::Duration::from_secs(seconds));
-    ExecuteRequest { language, code, inputs: Map::<String, Value>::new(), fresh: requested.empty_kernel, timeout, surface: "aca" }
+    ExecuteRequest { language, code, filename: None, inputs: Map::<String, Value>::new(), fresh: requested.empty_kernel, timeout, surface: "aca" }
 }
 
 /// The .NET client of Semantic Kernel throws at a value that is no text.

@@ -58,6 +58,9 @@ pub(crate) struct ExecuteBody {
     /// Readable in Python as the variable `inputs`.
     #[schema(value_type = Option<Object>)]
     pub(crate) inputs: Option<Map<String, Value>>,
+    /// The name that tracebacks and `__file__` show, such as `script.py`.
+    #[schema(min_length = 1, max_length = 255, pattern = "^[^/\\u0000-\\u001f\\u007f]+$")]
+    pub(crate) file_name: Option<String>,
     /// The pool of the session, where it is not the default one.
     pub(crate) pool: Option<String>,
 }
@@ -86,7 +89,25 @@ pub(crate) fn request(
         LanguageName::Python => Language::Python,
         LanguageName::Shell => Language::Shell,
     };
-    Ok(ExecuteRequest { language, code: code.into_bytes(), inputs: inputs.unwrap_or_default(), fresh: false, timeout: timeout.transpose()?, surface: SURFACE })
+    Ok(ExecuteRequest {
+        language,
+        code: code.into_bytes(),
+        filename: None,
+        inputs: inputs.unwrap_or_default(),
+        fresh: false,
+        timeout: timeout.transpose()?,
+        surface: SURFACE,
+    })
+}
+
+/// Checks the name that the code goes by.
+fn file_name(name: Option<String>) -> Result<Option<String>, Error> {
+    match name {
+        Some(name) if name.is_empty() || name.chars().count() > 255 || name.contains(|letter: char| letter == '/' || letter.is_ascii_control()) => {
+            Err(Error::new(ErrorKind::InvalidRequest, "`fileName` is not a file's name").hint("send 1 to 255 characters without `/` and control characters"))
+        }
+        name => Ok(name),
+    }
 }
 
 /// Run code
@@ -109,7 +130,7 @@ pub(crate) async fn execute(call: Call, headers: HeaderMap, Body(body): Body<Exe
     let query = call.query(&["pool"])?;
     let pool = call.pool(&query, body.pool.as_deref())?;
     let id = call.part(2)?;
-    let request = request(body.language, body.code, body.timeout_seconds, body.inputs)?;
+    let request = ExecuteRequest { filename: file_name(body.file_name)?, ..request(body.language, body.code, body.timeout_seconds, body.inputs)? };
     let Opened { session, allocation, .. } = call::open(&call.app, &call.identity, &pool, &id).await?;
     let links = Links::new(&call.app, &pool, &id);
     if wants_events(&headers) {
@@ -283,6 +304,10 @@ mod tests {
         assert_eq!(check("", 1).unwrap_err().kind, ErrorKind::InvalidRequest);
         assert_eq!(check(&"#".repeat(CODE_BYTES + 1), 1).unwrap_err().kind, ErrorKind::TooLarge);
         assert!(check(&"#".repeat(CODE_BYTES), 1).is_ok());
+        for bad in ["", "a/b", "a\nb", "\u{7f}", &"x".repeat(256)] {
+            assert!(file_name(Some(bad.to_owned())).is_err(), "{bad:?}");
+        }
+        assert_eq!(file_name(Some("ä b.py".to_owned())).unwrap().as_deref(), Some("ä b.py"));
         assert!(check("1", 0).is_err() && check("1", 901).is_err());
         assert_eq!(check("1", 900).unwrap().timeout, Some(Duration::from_secs(900)));
         assert_eq!(request(Some(LanguageName::Shell), "ls".to_owned(), None, None).unwrap().language, Language::Shell);

@@ -82,7 +82,7 @@ pub(super) fn check(parameter: &str, code: &str) -> Result<(), Error> {
 
 /// What to run.
 pub(super) fn request(scope: Scope<'_>, language: Language, code: String, timeout: std::time::Duration) -> ExecuteRequest {
-    ExecuteRequest { language, code: code.into_bytes(), inputs: Map::new(), fresh: false, timeout: Some(timeout), surface: scope.surface }
+    ExecuteRequest { language, code: code.into_bytes(), filename: None, inputs: Map::new(), fresh: false, timeout: Some(timeout), surface: scope.surface }
 }
 
 /// Runs it, and says in words what it came to.
