@@ -59,8 +59,13 @@ fn body(arguments: &args::Run, configuration: &Configuration, request: &RunReque
     };
     let mut body = json!({"language": language, "code": code, "inputs": request.inputs});
     let given = arguments.timeout.is_some() || configuration.limit_origin("wall_seconds") != Origin::Default;
-    if let (true, Some(body)) = (given, body.as_object_mut()) {
-        body.insert("timeoutSeconds".to_owned(), json!(request.limits.wall_seconds));
+    if let Some(body) = body.as_object_mut() {
+        if given {
+            body.insert("timeoutSeconds".to_owned(), json!(request.limits.wall_seconds));
+        }
+        if let Some(name) = &request.filename {
+            body.insert("fileName".to_owned(), json!(name));
+        }
     }
     Ok(body)
 }
@@ -82,6 +87,9 @@ impl<'a> Session<'a> {
         let mut limits = configuration.configured_limits();
         // Told with the code: a session's own may not be longer than its pool's, an execution's may.
         limits.remove("wallSeconds");
+        if let Some(seconds) = limits.get_mut("cpuSeconds") {
+            *seconds = json!(request.limits.cpu_seconds);
+        }
         let body = json!({"environment": request.environment, "limits": limits});
         let Made { url, pool } = server.call(Method::POST, "/v1/sessions", Some(&body))?;
         let session = Self { server, url };
@@ -146,11 +154,19 @@ impl<'a> Session<'a> {
 
     /// Reads what happens as it comes, so that the server never waits for our reader, and shows it at that one's pace.
     fn follow(&self, body: &Json, seen: &mut Seen<'_>) -> anyhow::Result<()> {
-        let path = self.link("/executions");
+        let (path, quiet) = (self.link("/executions"), seen.live.quiet);
         let (sender, receiver) = mpsc::channel();
         std::thread::scope(|scope| {
-            let reading = scope.spawn(move || self.server.events(&path, body, |event| drop(sender.send(event))));
-            receiver.into_iter().try_for_each(|event| seen.take(event))?;
+            let reading = scope.spawn(move || {
+                self.server.events(&path, body, |event| {
+                    if let Some(news) = News::read(&event, quiet).transpose() {
+                        drop(sender.send(news));
+                    }
+                })
+            });
+            for news in receiver {
+                seen.take(news?);
+            }
             match reading.join() {
                 Ok(read) if seen.end.is_none() => read,
                 _ => Ok(()),
@@ -207,8 +223,17 @@ enum Shown {
     Value(Value),
 }
 
-impl Seen<'_> {
-    fn take(&mut self, event: Event) -> anyhow::Result<()> {
+/// What the server told.
+enum News {
+    Started(String),
+    Text(Stream, String),
+    Shown(Shown),
+    End(Result<Json, anyhow::Error>),
+}
+
+impl News {
+    /// Reads an event; `None` where nothing new stands in it, or nobody wants to see it.
+    fn read(event: &Event, quiet: bool) -> anyhow::Result<Option<Self>> {
         #[derive(Deserialize)]
         struct Started {
             id: String,
@@ -217,31 +242,35 @@ impl Seen<'_> {
         struct Text {
             text: String,
         }
-        match event.name.as_str() {
-            "started" => {
-                let Started { id } = serde_json::from_str(&event.data)?;
-                self.stop.began(self.session.link(&format!("/executions/{id}/interrupt")));
-            }
-            "stdout" => {
-                let Text { text } = serde_json::from_str(&event.data)?;
-                self.live.wrote(Stream::Stdout, self.stdout.now(&text).as_bytes());
-            }
-            "stderr" => {
-                let Text { text } = serde_json::from_str(&event.data)?;
-                self.live.wrote(Stream::Stderr, self.stderr.now(&text).as_bytes());
-            }
-            "display" => self.show(Shown::Output(serde_json::from_str(&event.data)?)),
-            "result" => self.show(Shown::Value(serde_json::from_str(&event.data)?)),
-            "done" => self.end = Some(Ok(serde_json::from_str(&event.data)?)),
+        let text = |stream| anyhow::Ok(Self::Text(stream, serde_json::from_str::<Text>(&event.data)?.text));
+        Ok(Some(match event.name.as_str() {
+            "started" => Self::Started(serde_json::from_str::<Started>(&event.data)?.id),
+            "done" => Self::End(Ok(serde_json::from_str(&event.data)?)),
             "failed" => {
                 let body: Json = serde_json::from_str(&event.data)?;
                 let error = body.get("error").and_then(client::told);
-                self.end = Some(Err(error.unwrap_or_else(|| client::broken("the server could not run it")).into()));
+                Self::End(Err(error.unwrap_or_else(|| client::broken("the server could not run it")).into()))
             }
+            _ if quiet => return Ok(None),
+            "stdout" => text(Stream::Stdout)?,
+            "stderr" => text(Stream::Stderr)?,
+            "display" => Self::Shown(Shown::Output(serde_json::from_str(&event.data)?)),
+            "result" => Self::Shown(Shown::Value(serde_json::from_str(&event.data)?)),
             // Everything of these stands in the last one.
-            _ => {}
+            _ => return Ok(None),
+        }))
+    }
+}
+
+impl Seen<'_> {
+    fn take(&mut self, news: News) {
+        match news {
+            News::Started(id) => self.stop.began(self.session.link(&format!("/executions/{id}/interrupt"))),
+            News::Text(Stream::Stdout, text) => self.live.wrote(Stream::Stdout, self.stdout.now(&text).as_bytes()),
+            News::Text(Stream::Stderr, text) => self.live.wrote(Stream::Stderr, self.stderr.now(&text).as_bytes()),
+            News::Shown(shown) => self.show(shown),
+            News::End(end) => self.end = Some(end),
         }
-        Ok(())
     }
 
     fn show(&mut self, shown: Shown) {
