@@ -162,20 +162,24 @@ fn ordinary_in(stage: &Path, home: &Path, root: &Path, belljar: &Path, data: &Pa
     check(Command::new("chown").arg(format!("{ORDINARY}:{ORDINARY}")).arg(home))?;
     let program = stage.join("belljar");
     fs::copy(belljar, &program)?;
-    check(Command::new("cp").arg("-r").arg(root.join("examples")).arg(stage.join("examples")))?;
-    check(Command::new("chmod").args(["-R", "a+rX"]).arg(stage.join("examples")))?;
+    for folder in ["examples", "tests/transcripts"] {
+        check(Command::new("cp").arg("-r").arg(root.join(folder)).arg(stage))?;
+    }
+    check(Command::new("chmod").args(["-R", "a+rX"]).arg(stage.join("examples")).arg(stage.join("transcripts")))?;
     doctor(root, &as_ordinary_script(stage, &program)?)?;
-    let tests = ["cli", "containment", "namespace", "pool"];
+    let tests = ["cli", "transcripts", "containment", "namespace", "pool"];
     for (name, binary) in test_binaries(root)? {
         if !tests.contains(&name.as_str()) {
             continue;
         }
         say(&format!("-- {name}"));
-        let copy = stage.join(&name);
+        // Beside the folders of the same names.
+        let copy = stage.join(format!("{name}-tests"));
         fs::copy(&binary, &copy)?;
         let mut command = ordinary_command(&copy);
         command.current_dir(home).env("HOME", home).env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("BELLJAR_TEST_DATA", data).env("BELLJAR_TEST_BINARY", &program).env("BELLJAR_TEST_EXAMPLES", stage.join("examples"));
+        command.env("BELLJAR_TEST_TRANSCRIPTS", stage.join("transcripts"));
         check(&mut command)?;
     }
     say("-- short soak");
