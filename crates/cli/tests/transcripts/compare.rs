@@ -53,11 +53,11 @@ fn differs(kind: Kind, step: &Step, check: Check, expected: &[&str], seen: &Seen
         }
         Check::StdoutPart => (has_all(&seen.stdout, expected), short(&seen.stdout)),
         Check::StderrPart => (has_all(&seen.stderr, expected), short(&seen.stderr)),
-        Check::Result if expected.is_empty() => {
-            (seen.result.is_none() || !step.expected(Check::ResultPart).is_empty(), format!("{:?}", seen.result))
-        }
+        Check::Result if expected.is_empty() => (seen.result.is_none() || !step.expected(Check::ResultPart).is_empty(), format!("{:?}", seen.result)),
         Check::Result => (seen.result.as_ref().is_some_and(|value| value.is(&expected.join("\n"))), format!("{:?}", seen.result)),
-        Check::ResultPart => (expected.is_empty() || has_all(&seen.result.as_ref().map(Value::text).unwrap_or_default(), expected), format!("{:?}", seen.result)),
+        Check::ResultPart => {
+            (expected.is_empty() || has_all(&seen.result.as_ref().map(Value::text).unwrap_or_default(), expected), format!("{:?}", seen.result))
+        }
         Check::Json => (expected.is_empty() || seen.json == json(expected), seen.json.to_string()),
         Check::Output => (expected.is_empty() || seen.output == Some(json(expected)), format!("{:?}", seen.output)),
         Check::Schema => (expected.is_empty() || seen.schema == Some(json(expected)), format!("{:?}", seen.schema)),
@@ -224,7 +224,11 @@ mod tests {
         assert!(!differ(&stderr("said\n  line 1\nE: m\n")));
         assert!(differ(&stderr("  line 1\nE: m\n")) && differ(&stderr("said\nE: m\n")) && differ(&stderr("said\n  line 1\nE: more\n")));
         assert!(!execution(Kind::AcaOld, &step("< stderr said"), &Seen { outcome: "Success".to_owned(), ..stderr("said\nmore") }).problems.is_empty());
-        let untold = execution(Kind::AcaOld, &step("< artifact a text/plain\n< exit 0\n< stdout 1"), &Seen { stdout: "1\n".to_owned(), outcome: "Success".to_owned(), ..seen() });
+        let untold = execution(
+            Kind::AcaOld,
+            &step("< artifact a text/plain\n< exit 0\n< stdout 1"),
+            &Seen { stdout: "1\n".to_owned(), outcome: "Success".to_owned(), ..seen() },
+        );
         assert_eq!((untold.checked, untold.untold, untold.problems.len()), (1, 2, 0), "{untold:?}");
     }
 

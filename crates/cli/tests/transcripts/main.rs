@@ -38,7 +38,8 @@ const COUNTS: &str = include_str!("counts.golden.txt");
 fn transcripts() -> Vec<Transcript> {
     let folder = std::env::var_os("BELLJAR_TEST_TRANSCRIPTS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().join("tests/transcripts"), PathBuf::from);
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())).map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())).map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
     paths.sort();
     let read = |path: &PathBuf| {

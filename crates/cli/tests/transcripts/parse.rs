@@ -56,14 +56,23 @@ impl Step {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Execute(Execute),
-    Upload { path: String, content: String },
-    Download { path: String },
-    Delete { path: String },
+    Upload {
+        path: String,
+        content: String,
+    },
+    Download {
+        path: String,
+    },
+    Delete {
+        path: String,
+    },
     List,
     /// The session ends.
     End,
     /// All that follows is done in this one.
-    Session { name: String },
+    Session {
+        name: String,
+    },
 }
 
 /// Code.

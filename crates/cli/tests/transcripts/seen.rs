@@ -51,7 +51,7 @@ impl Value {
                 (text == written && !is_typed) || format!("'{text}'") == written
             }
             Self::Typed(Json::Bool(truth)) => written == if *truth { "True" } else { "False" },
-            Self::Typed(other) => other.to_string() == written,
+            Self::Typed(other) => serde_json::to_string(other).is_ok_and(|text| text == written),
         }
     }
 

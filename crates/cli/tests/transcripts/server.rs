@@ -61,7 +61,10 @@ impl Server {
         let mut pools: Vec<Vec<String>> = transcripts.iter().map(|transcript| transcript.limits.clone()).filter(|limits| !limits.is_empty()).collect();
         pools.sort();
         pools.dedup();
-        let limited = pools.iter().zip(1..).map(|(limits, number)| format!("[pools.limited-{number}]\nready = 0\n[pools.limited-{number}.limits]\n{}\n", limits.join("\n")));
+        let limited = pools
+            .iter()
+            .zip(1..)
+            .map(|(limits, number)| format!("[pools.limited-{number}]\nready = 0\n[pools.limited-{number}.limits]\n{}\n", limits.join("\n")));
         let config: PathBuf = folder.path().join("belljar.toml");
         std::fs::write(&config, format!("[pools.default]\nready = 1\n{}", limited.collect::<String>())).unwrap();
         let log = folder.path().join("log");
