@@ -282,13 +282,15 @@ impl Parser {
             let (head, tail) = rest.split_at(end);
             self.line.extend_from_slice(head);
             rest = tail.get(1..).unwrap_or_default();
-            let line = String::from_utf8_lossy(&std::mem::take(&mut self.line)).into_owned();
-            self.take(line.trim_end_matches('\r'), each);
+            let line = String::from_utf8(std::mem::take(&mut self.line));
+            self.take(line.unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()), each);
         }
         self.line.extend_from_slice(rest);
     }
 
-    fn take(&mut self, line: &str, each: &mut impl FnMut(Event)) {
+    /// Takes a line. It may be very long: nothing of it is copied.
+    fn take(&mut self, mut line: String, each: &mut impl FnMut(Event)) {
+        line.truncate(line.trim_end_matches('\r').len());
         if line.is_empty() {
             let event = std::mem::take(&mut self.event);
             if !event.name.is_empty() {
@@ -296,14 +298,16 @@ impl Parser {
             }
             return;
         }
-        let (field, value) = line.split_once(':').unwrap_or((line, ""));
-        let value = value.strip_prefix(' ').unwrap_or(value);
-        match field {
-            "event" => value.clone_into(&mut self.event.name),
-            "data" => self.event.data.push_str(value),
+        let (field, value) = line.split_once(':').unwrap_or((&line, ""));
+        let start = line.len().saturating_sub(value.strip_prefix(' ').unwrap_or(value).len());
+        let place = match field {
+            "event" => &mut self.event.name,
+            "data" => &mut self.event.data,
             // Ids and comments say nothing to us.
-            _ => {}
-        }
+            _ => return,
+        };
+        line.drain(..start);
+        *place = line;
     }
 }
 

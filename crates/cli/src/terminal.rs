@@ -150,8 +150,11 @@ fn is_hidden(character: char) -> bool {
 /// Where nobody reads any more.
 pub(crate) fn json(document: &str) -> io::Result<()> {
     let mut out = io::stdout();
-    let text = if out.is_terminal() { escape_hidden(document) } else { document.to_owned() };
-    out.write_all(text.as_bytes())?;
+    if out.is_terminal() {
+        out.write_all(escape_hidden(document).as_bytes())?;
+    } else {
+        out.write_all(document.as_bytes())?;
+    }
     out.write_all(b"\n")?;
     out.flush()
 }

@@ -84,7 +84,8 @@ impl Writer {
             self.commit(Vec::new());
         }
         let lost = self.kept.len();
-        // Takes the journal into the database; where that fails, the next start does it.
+        // Takes the journal into the database, though somebody may still read it; where that fails, the next start does it.
+        let _ = self.connection.pragma_update(None, "wal_checkpoint", "truncate");
         let _ = self.connection.close();
         lost
     }

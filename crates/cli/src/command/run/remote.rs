@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 
 use anyhow::bail;
-use engine::{Error, ErrorKind, Language, Observer, Output, RunRequest, Stream, Value};
+use engine::{Error, ErrorKind, Language, Observer, Outcome, Output, RunRequest, Stream, Value};
 use hyper::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
@@ -142,14 +142,16 @@ impl<'a> Session<'a> {
         stop.over();
         let mut execution = end.unwrap_or_else(|| Err(client::broken("the server ended the answer before the execution").into()))?;
         self.collect(&mut execution, &arguments.out)?;
-        let told = Told::deserialize(&execution)?;
+        let outcome = Outcome::deserialize(execution.get("outcome").unwrap_or(&Json::Null))?;
         if arguments.json {
-            terminal::json(&serde_json::to_string(&execution)?)?;
+            let document = serde_json::to_string(&execution)?;
+            drop(execution);
+            terminal::json(&document)?;
         } else if !live.closed {
             let _ = live.stdout.finish().and_then(|()| live.stderr.finish());
-            tell(&told, &arguments.out, &mut live);
+            tell(&Told::deserialize(&execution)?, &arguments.out, &mut live);
         }
-        Ok(exit::of(told.outcome))
+        Ok(exit::of(outcome))
     }
 
     /// Reads what happens as it comes, so that the server never waits for our reader, and shows it at that one's pace.
@@ -159,7 +161,7 @@ impl<'a> Session<'a> {
         std::thread::scope(|scope| {
             let reading = scope.spawn(move || {
                 self.server.events(&path, body, |event| {
-                    if let Some(news) = News::read(&event, quiet).transpose() {
+                    if let Some(news) = News::read(event, quiet).transpose() {
                         drop(sender.send(news));
                     }
                 })
@@ -233,7 +235,7 @@ enum News {
 
 impl News {
     /// Reads an event; `None` where nothing new stands in it, or nobody wants to see it.
-    fn read(event: &Event, quiet: bool) -> anyhow::Result<Option<Self>> {
+    fn read(event: Event, quiet: bool) -> anyhow::Result<Option<Self>> {
         #[derive(Deserialize)]
         struct Started {
             id: String,
@@ -254,7 +256,10 @@ impl News {
             _ if quiet => return Ok(None),
             "stdout" => text(Stream::Stdout)?,
             "stderr" => text(Stream::Stderr)?,
-            "display" => Self::Shown(Shown::Output(serde_json::from_str(&event.data)?)),
+            "display" => match serde_json::from_str::<Output>(&event.data)? {
+                text if text.media_type == "text/plain" => Self::Shown(Shown::Output(text)),
+                _ => return Ok(None),
+            },
             "result" => Self::Shown(Shown::Value(serde_json::from_str(&event.data)?)),
             // Everything of these stands in the last one.
             _ => return Ok(None),
