@@ -17,22 +17,27 @@ use crate::support::{self, eventually};
 const KEY: &str = "0123456789abcdef";
 
 /// A data folder of its own, so that servers of several tests can run side by side; the environments are those of all tests.
-struct Place {
+pub(crate) struct Place {
     folder: TempDir,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
         Self { folder }
     }
 
     /// With those of all tests, by one link: reading needs no more, and an ordinary user may not link files of others one by one.
-    fn with_environments() -> Self {
+    pub(crate) fn with_environments() -> Self {
         let place = Self::new();
         std::os::unix::fs::symlink(support::data().join("environments"), place.folder.path().join("environments")).unwrap();
         place
+    }
+
+    /// The folder, as `--data` wants it.
+    pub(crate) fn data(&self) -> &str {
+        self.folder.path().to_str().unwrap()
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -51,13 +56,13 @@ impl Place {
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
     }
 
-    fn config(&self, text: &str) -> PathBuf {
+    pub(crate) fn config(&self, text: &str) -> PathBuf {
         let path = self.folder.path().join("belljar.toml");
         std::fs::write(&path, text).unwrap();
         path
     }
 
-    fn start(&self, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Server {
+    pub(crate) fn start(&self, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Server {
         let log = self.folder.path().join("log");
         let mut command = self.command(&[&["--listen", "127.0.0.1:0"], arguments].concat());
         command.stderr(std::fs::File::create(&log).unwrap());
@@ -70,7 +75,7 @@ impl Place {
 }
 
 /// A server that runs; killed with this.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     log: PathBuf,
 }
@@ -92,17 +97,17 @@ impl Server {
         self.log().lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name}: {}", self.log())).to_owned()
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Waits for its end.
-    fn ended(&mut self) -> i32 {
+    pub(crate) fn ended(&mut self) -> i32 {
         assert!(eventually(|| self.child.try_wait().unwrap().is_some()), "it ends: {}", self.log());
         self.child.wait().unwrap().code().unwrap()
     }
 
-    fn ask(&self, request_line: &str, headers: &str, body: &str) -> (u16, String) {
+    pub(crate) fn ask(&self, request_line: &str, headers: &str, body: &str) -> (u16, String) {
         let address = self.told("listening: ").split_once("://").unwrap().1.to_owned();
         answer(TcpStream::connect(address).unwrap(), request_line, headers, body)
     }
@@ -116,7 +121,7 @@ impl Server {
     }
 }
 
-fn answer(mut stream: impl Read + Write, request_line: &str, headers: &str, body: &str) -> (u16, String) {
+pub(crate) fn answer(mut stream: impl Read + Write, request_line: &str, headers: &str, body: &str) -> (u16, String) {
     let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     write!(stream, "{request_line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}{length}\r\n{body}").unwrap();
     let mut text = String::new();
