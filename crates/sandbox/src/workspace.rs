@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 
@@ -17,6 +17,10 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 pub const MAX_ENTRIES: usize = 100_000;
 /// Folders within folders a listing enters at most.
 pub const MAX_DEPTH: usize = 64;
+/// The paths of a listing have so many bytes at most: as many entries in folders with long names would take hundreds of megabytes.
+pub const MAX_PATH_BYTES: usize = 16 * 1024 * 1024;
+/// Removing a folder takes no longer than this.
+pub const REMOVE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The folder `/mnt/data` of a sandbox.
 #[derive(Debug)]
@@ -53,7 +57,7 @@ pub struct Entry {
 pub struct Listing {
     /// Entries by path.
     pub entries: Vec<Entry>,
-    /// Something was left out: too many entries, too deep, or not readable.
+    /// Something was left out: too many entries, paths too long, too deep, or not readable.
     pub incomplete: bool,
 }
 
@@ -106,10 +110,11 @@ impl Workspace {
     pub fn list_folder(&self, folder: &Path, recursive: bool) -> io::Result<Listing> {
         let mut listing = Listing::default();
         let mut waiting = vec![(folder.to_owned(), 0_usize)];
+        let mut room = MAX_PATH_BYTES;
         while let Some((folder, depth)) = waiting.pop() {
             match self.open_folder(&folder) {
                 Ok(open) => {
-                    let folders = list_one(&open, &folder, &mut listing);
+                    let folders = list_one(&open, &folder, &mut listing, &mut room);
                     if !recursive {
                         break;
                     }
@@ -143,53 +148,26 @@ impl Workspace {
         Ok(Entry::of(path.to_owned(), &stat))
     }
 
-    /// Removes a file, a link or another thing that is no folder, or a folder with everything in it. Never more than [`MAX_ENTRIES`] entries
-    /// at once, nor deeper than the kernel takes a path: code inside may build faster than we remove.
+    /// Removes a file, a link or another thing that is no folder, or a folder with everything in it: within [`REMOVE_PATIENCE`], since code
+    /// inside may build faster than we remove.
     ///
     /// # Errors
-    /// Where there is none, or something in it cannot be removed.
+    /// Where there is none, something in it cannot be removed, or it takes too long.
     pub fn remove(&self, path: &Path) -> io::Result<()> {
         let (folder, name) = self.parent(path)?;
         match rustix::fs::unlinkat(&folder, name, AtFlags::empty()) {
             Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => {}
             result => return Ok(result?),
         }
-        for _ in 0..MAX_ENTRIES {
-            let (folder, name) = self.parent(path)?;
+        let removal = Removal { deadline: Instant::now() + REMOVE_PATIENCE };
+        loop {
             match rustix::fs::unlinkat(&folder, name, AtFlags::REMOVEDIR) {
                 Err(rustix::io::Errno::NOTEMPTY) => {}
                 result => return Ok(result?),
             }
-            self.remove_deepest(path)?;
+            removal.in_time()?;
+            removal.empty(open_beneath(folder.as_fd(), Path::new(name), OFlags::RDONLY | OFlags::DIRECTORY)?)?;
         }
-        Err(io::ErrorKind::DirectoryNotEmpty.into())
-    }
-
-    /// Goes down from a folder into the first folder in it, as far as there is one, and removes everything else of the last.
-    fn remove_deepest(&self, path: &Path) -> io::Result<()> {
-        let mut above = self.open_folder(path)?;
-        for _ in 0..MAX_ENTRIES {
-            let mut first: Option<OsString> = None;
-            for entry in Dir::read_from(&above)? {
-                let entry = entry?;
-                let name = entry.file_name();
-                if matches!(name.to_bytes(), b"." | b"..") {
-                    continue;
-                }
-                match rustix::fs::unlinkat(&above, name, AtFlags::empty()) {
-                    Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-                    Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => match rustix::fs::unlinkat(&above, name, AtFlags::REMOVEDIR) {
-                        Err(rustix::io::Errno::NOTEMPTY) => first = first.or_else(|| Some(OsString::from_vec(name.to_bytes().to_vec()))),
-                        Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-                        Err(error) => return Err(error.into()),
-                    },
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            let Some(below) = first else { return Ok(()) };
-            above = open_beneath(above.as_fd(), Path::new(&below), OFlags::RDONLY | OFlags::DIRECTORY)?;
-        }
-        Ok(())
     }
 
     /// The folder that a path lies in, and its name there.
@@ -232,8 +210,99 @@ impl Entry {
     }
 }
 
+/// Empties a folder. Goes down and up again one folder at a time, so that neither depth nor the way down is ever walked twice: what it costs grows
+/// with the entries, and no more than two folders are open at once.
+struct Removal {
+    deadline: Instant,
+}
+
+/// A folder on the way down.
+struct Level {
+    inode: u64,
+    /// Its name in the folder above.
+    name: OsString,
+    /// Folders in it that are not empty.
+    waiting: Vec<OsString>,
+}
+
+impl Removal {
+    /// Removes what is in a folder, as far as code inside lets it be: what changed meanwhile may be left.
+    fn empty(&self, top: OwnedFd) -> io::Result<()> {
+        let mut levels = vec![self.sweep(&top, OsString::new())?];
+        let mut here = top;
+        while let Some(level) = levels.last_mut() {
+            if let Some(name) = level.waiting.pop() {
+                match open_beneath(here.as_fd(), Path::new(&name), OFlags::RDONLY | OFlags::DIRECTORY) {
+                    Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+                    below => {
+                        here = below?;
+                        levels.push(self.sweep(&here, name)?);
+                    }
+                }
+                continue;
+            }
+            let (done, Some(above)) = (levels.pop(), levels.last()) else { break };
+            here = open_above(&here)?;
+            if rustix::fs::fstat(&here)?.st_ino != above.inode {
+                // It was moved: whoever asked begins anew.
+                break;
+            }
+            if let Some(done) = done {
+                self.unlink(&here, &done.name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what can be removed at once, and gives the rest.
+    fn sweep(&self, folder: &OwnedFd, name: OsString) -> io::Result<Level> {
+        let mut waiting = Vec::new();
+        for name in names(folder)? {
+            let name = name?;
+            if !self.unlink(folder, &name)? {
+                waiting.push(name);
+            }
+        }
+        Ok(Level { inode: rustix::fs::fstat(folder)?.st_ino, name, waiting })
+    }
+
+    /// Removes one entry; false for a folder that is not empty.
+    fn unlink(&self, folder: &OwnedFd, name: &OsStr) -> io::Result<bool> {
+        self.in_time()?;
+        let mut removed = rustix::fs::unlinkat(folder, name, AtFlags::empty());
+        if matches!(removed, Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM)) {
+            removed = rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR);
+        }
+        match removed {
+            // Gone meanwhile, or another kind of thing by now: the next round sees what is there.
+            Ok(()) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(true),
+            Err(rustix::io::Errno::NOTEMPTY) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn in_time(&self) -> io::Result<()> {
+        if Instant::now() < self.deadline { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
+    }
+}
+
+/// The names of a folder's entries, as the kernel gives them.
+fn names(folder: &OwnedFd) -> io::Result<impl Iterator<Item = io::Result<OsString>>> {
+    let entries = Dir::read_from(folder)?.map(|entry| Ok(OsString::from_vec(entry?.file_name().to_bytes().to_vec())));
+    Ok(entries.filter(|name| !name.as_ref().is_ok_and(|name| name == "." || name == "..")))
+}
+
 fn open_beneath(folder: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    open(folder, path, flags, ResolveFlags::BENEATH)
+}
+
+/// The folder that a folder lies in, wherever code inside has moved it: never beyond the workspace, since that is a mount of its own.
+fn open_above(folder: &OwnedFd) -> io::Result<OwnedFd> {
+    open(folder.as_fd(), Path::new(".."), OFlags::RDONLY | OFlags::DIRECTORY, ResolveFlags::empty())
+}
+
+fn open(folder: BorrowedFd<'_>, path: &Path, flags: OFlags, resolve: ResolveFlags) -> io::Result<OwnedFd> {
+    let resolve = resolve | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
     let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::NOFOLLOW;
     // The kernel asks to try again when a rename went on at the same time; code inside can do that without end.
     for _ in 0..32 {
@@ -245,8 +314,8 @@ fn open_beneath(folder: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Resul
     Err(io::ErrorKind::ResourceBusy.into())
 }
 
-/// Lists one folder, and gives the folders in it.
-fn list_one(open: &OwnedFd, folder: &Path, listing: &mut Listing) -> Vec<PathBuf> {
+/// Lists one folder, as far as its paths have room, and gives the folders in it.
+fn list_one(open: &OwnedFd, folder: &Path, listing: &mut Listing, room: &mut usize) -> Vec<PathBuf> {
     let mut folders = Vec::new();
     let Ok(dir) = Dir::read_from(open) else {
         listing.incomplete = true;
@@ -261,12 +330,14 @@ fn list_one(open: &OwnedFd, folder: &Path, listing: &mut Listing) -> Vec<PathBuf
         if matches!(name.to_bytes(), b"." | b"..") {
             continue;
         }
-        if listing.entries.len() >= MAX_ENTRIES {
+        let left = room.checked_sub(folder.as_os_str().len() + 1 + name.to_bytes().len());
+        let Some(left) = left.filter(|_| listing.entries.len() < MAX_ENTRIES) else {
             listing.incomplete = true;
             break;
-        }
+        };
         // Gone in between: nothing to list.
         let Ok(stat) = rustix::fs::statat(open.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        *room = left;
         let path = folder.join(OsString::from_vec(name.to_bytes().to_vec()));
         let entry = Entry::of(path, &stat);
         if entry.kind == Kind::Folder {
@@ -349,12 +420,17 @@ mod tests {
 
     #[test]
     fn a_tree_deeper_than_any_path_is_removed() {
-        let inside = tempfile::tempdir().unwrap();
+        // Where workspaces are, too: disks take their time.
+        let inside = tempfile::tempdir_in("/dev/shm").unwrap();
         let workspace = workspace(inside.path());
         let mut folder = OwnedFd::from(File::open(inside.path()).unwrap());
-        for _ in 0..600 {
+        // Walked from the top for each folder in it, this would take minutes.
+        for _ in 0..10_000 {
             rustix::fs::mkdirat(&folder, "a-folder-with-a-name", Mode::RWXU).unwrap();
             folder = rustix::fs::openat(&folder, "a-folder-with-a-name", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        }
+        for number in 0..100 {
+            std::fs::create_dir_all(inside.path().join(format!("a-folder-with-a-name/{number}/full/of"))).unwrap();
         }
         workspace.remove(Path::new("a-folder-with-a-name")).unwrap();
         assert_eq!(workspace.list().unwrap().entries, Vec::new());
@@ -372,6 +448,22 @@ mod tests {
         assert!(workspace.list_folder(Path::new("a/b/c"), false).is_err() && workspace.list_folder(Path::new("x"), false).is_err());
         assert_eq!(workspace.entry(Path::new("a/b/c")).unwrap().size, 1);
         assert!(workspace.entry(Path::new("a/x")).is_err());
+    }
+
+    #[test]
+    fn what_a_listing_holds_is_bounded_and_said() {
+        let inside = tempfile::tempdir_in("/dev/shm").unwrap();
+        let deep: PathBuf = std::iter::repeat_n("x".repeat(255), 14).collect();
+        std::fs::create_dir_all(inside.path().join(&deep)).unwrap();
+        for number in 0..MAX_PATH_BYTES / 3500 {
+            std::fs::write(inside.path().join(&deep).join(number.to_string()), "").unwrap();
+        }
+        let listing = workspace(inside.path()).list().unwrap();
+        let bytes: usize = listing.entries.iter().map(|entry| entry.path.as_os_str().len()).sum();
+        assert!(listing.incomplete && bytes <= MAX_PATH_BYTES && bytes > MAX_PATH_BYTES / 2, "{bytes}");
+        let workspace = workspace(inside.path());
+        workspace.remove(Path::new(&"x".repeat(255))).unwrap();
+        assert_eq!(workspace.list().unwrap(), Listing::default());
     }
 
     #[test]

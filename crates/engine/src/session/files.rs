@@ -250,6 +250,7 @@ fn failed(path: &Path, error: &io::Error) -> Error {
         io::ErrorKind::NotADirectory => (ErrorKind::NotFound, format!("there is no `{name}`: a part of its path is no folder")),
         io::ErrorKind::IsADirectory => (ErrorKind::Conflict, format!("`{name}` is a folder")),
         io::ErrorKind::PermissionDenied => (ErrorKind::Conflict, format!("`{name}` may not be read or changed: its permissions forbid it")),
+        io::ErrorKind::TimedOut => (ErrorKind::Conflict, format!("`{name}` could not be emptied in time: it holds too much, or is filled at the same time")),
         io::ErrorKind::InvalidFilename => (ErrorKind::InvalidRequest, format!("the name `{name}` is too long")),
         _ => (ErrorKind::Conflict, format!("`{name}` is no regular file or folder, or a link stands in its way")),
     };

@@ -21,6 +21,8 @@ use crate::error::ApiError;
 /// Entries of one page where none are asked for, and at most.
 const PAGE: usize = 1000;
 const MAX_PAGE: usize = 10_000;
+/// The paths of one page have so many bytes at most, unless it is a single one: encoded, they are several times as long.
+const PAGE_BYTES: usize = 1024 * 1024;
 
 /// List files
 ///
@@ -65,7 +67,13 @@ pub(crate) async fn list(call: Call) -> Result<Response, ApiError> {
 fn page<'a>(entries: &'a [FileEntry], after: Option<&Path>, limit: usize) -> (&'a [FileEntry], bool) {
     let start = after.map_or(0, |after| entries.partition_point(|entry| entry.path.as_path() <= after));
     let rest = entries.get(start..).unwrap_or_default();
-    (rest.get(..limit).unwrap_or(rest), rest.len() > limit)
+    let mut bytes = 0_usize;
+    let fits = |entry: &&FileEntry| {
+        bytes = bytes.saturating_add(entry.path.as_os_str().len());
+        bytes <= PAGE_BYTES
+    };
+    let count = rest.iter().take(limit).take_while(fits).count().max(1).min(rest.len());
+    (rest.get(..count).unwrap_or(rest), rest.len() > count)
 }
 
 /// Read a file
@@ -197,5 +205,8 @@ mod tests {
         }
         assert_eq!(seen, entries.iter().map(|entry| entry.path.clone()).collect::<Vec<_>>());
         assert_eq!(page(&entries, Some(Path::new("zzz")), 2).0.len(), 0);
+        let long: Vec<_> = (0..1000).map(|number| entry(&format!("{number:04}{}", "x".repeat(4000)))).collect();
+        let (few, more) = page(&long, None, 1000);
+        assert!(more && (200..300).contains(&few.len()), "{}", few.len());
     }
 }
