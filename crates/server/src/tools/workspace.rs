@@ -25,6 +25,8 @@ const MAX_LINES: u64 = 2000;
 const LINE_BYTES: usize = 4000;
 /// One call shows so many bytes at most.
 const SHOW_BYTES: usize = 256 * 1024;
+/// Of a file, so many bytes are read to count its lines: a sparse one may claim any size, and would be read for hours.
+const READ_BYTES: u64 = 256 * 1024 * 1024;
 /// Entries of one listing.
 const MAX_ENTRIES: usize = 1000;
 /// A picture up to this size comes along, in bytes.
@@ -168,7 +170,7 @@ pub(super) async fn read(scope: Scope<'_>, asked: Json) -> Result<ToolResult, Er
     let source = open(scope, &session, &file_path).await?;
     let view = source.view;
     let name = view.path.clone();
-    let read = tokio::task::spawn_blocking(move || read_lines(source.file, source.size, start, end.unwrap_or(u64::MAX))).await;
+    let read = tokio::task::spawn_blocking(move || read_lines(source.file, source.size.min(READ_BYTES), start, end.unwrap_or(u64::MAX))).await;
     let read = read.map_err(|_| Error::new(ErrorKind::Internal, "the file could not be read"))?;
     let Some((mut lines, is_whole)) = read.map_err(|error| unreadable(&error))? else {
         let error = Error::new(ErrorKind::InvalidRequest, format!("`{name}` is not a text file"));
@@ -180,12 +182,15 @@ pub(super) async fn read(scope: Scope<'_>, asked: Json) -> Result<ToolResult, Er
     } else {
         format!("{name}: lines {} to {} of {}\n{}", grouped(lines.start_line), grouped(lines.end_line), grouped(lines.total_lines), lines.text)
     };
+    let is_read = source.size <= READ_BYTES;
     if !is_whole {
         let _ = writeln!(text, "[cut here: go on with startLine {}]", lines.end_line.saturating_add(1));
+    } else if !is_read {
+        let _ = writeln!(text, "[only the first {} bytes were read, so there may be more lines: read the others with ExecutePythonCode]", grouped(READ_BYTES));
     }
     Ok(ToolResult {
         files: vec![view],
-        incomplete: !is_whole || lines.lines_cut,
+        incomplete: !is_whole || !is_read || lines.lines_cut,
         lines: Some(lines),
         ..ToolResult::new("ReadSessionFile", scope.links(), text)
     })
