@@ -2,10 +2,12 @@
 
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use engine::ErrorKind;
 use serde_json::{Map, Value as Json};
 
 use super::error::Refusal;
 use super::shell;
+use crate::json;
 
 /// The longest time on this surface, in seconds.
 pub(super) const MAX_SECONDS: u64 = 220;
@@ -38,7 +40,11 @@ pub(super) enum Work {
 impl Requested {
     pub(super) fn parse(body: &[u8]) -> Result<Self, Refusal> {
         let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-        let Ok(Json::Object(whole)) = serde_json::from_slice(body) else { return Err(Refusal::bad("the body must be a JSON object")) };
+        // Bounded as everywhere: 16 MiB of small values would take hundreds of megabytes.
+        let whole: Map<String, Json> = json::parse(body).map_err(|error| match error.kind {
+            ErrorKind::InvalidRequest => Refusal::bad(format!("the body must be a JSON object: {}", error.message)),
+            _ => Refusal::from(error),
+        })?;
         let fields = Fields { inner: member(&whole, "properties").and_then(Json::as_object), whole: &whole };
         let shell = shell_work(&fields)?;
         let code = fields.text("code")?.map_or_else(|| fields.text("pythonCode"), |code| Ok(Some(code)))?;
