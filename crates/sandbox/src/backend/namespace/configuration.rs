@@ -78,7 +78,8 @@ impl Namespace {
             worker: if options.worker == WorkerStart::None { Vec::new() } else { template.worker.clone() },
             worker_setup: self.worker_setup(options, &process_limits),
             forked: matches!(options.worker, WorkerStart::Fork(_)),
-            shell: if options.shell { strings(&["/bin/bash", "-c"]) } else { Vec::new() },
+            // Where the filter keeps bash from asking what its input is, it takes it for a remote login, and reads `~/.bashrc`.
+            shell: if options.shell { strings(&["/bin/bash", "--norc", "-c"]) } else { Vec::new() },
             process_spawning: options.process_spawning,
             confinement: self.confinement(),
             limits: process_limits,
