@@ -40,6 +40,8 @@ pub(crate) struct Facts {
     pub(crate) disk_full: bool,
     /// The worker of the executions before had died.
     pub(crate) worker_lost: bool,
+    /// Another was ready since.
+    pub(crate) worker_ready: bool,
 }
 
 /// How it ended.
@@ -52,14 +54,18 @@ pub(crate) struct Conclusion {
     pub(crate) limits_hit: Vec<&'static str>,
 }
 
-/// Concludes; `end` is `None` where the whole sandbox is gone.
-pub(crate) fn conclude(end: Option<End>, facts: &Facts) -> Conclusion {
-    let state_lost = match end {
+/// Whether an end is one of the worker, too.
+pub(crate) fn loses_state(end: Option<End>) -> bool {
+    match end {
         Some(End::Completed | End::ShellExited(_)) => false,
         Some(End::MemoryLimit { state_lost } | End::CpuLimit { state_lost }) => state_lost,
         Some(End::WorkerExited(_) | End::WorkerBroken | End::WorkerFailed) | None => true,
-    };
-    let state_lost = state_lost || facts.worker_lost;
+    }
+}
+
+/// Concludes; `end` is `None` where the whole sandbox is gone.
+pub(crate) fn conclude(end: Option<End>, facts: &Facts) -> Conclusion {
+    let state_lost = loses_state(end) || facts.worker_lost;
     let exit_code = match end {
         Some(End::ShellExited(Exit::Code(code))) => Some(code),
         // As a shell tells it.

@@ -194,6 +194,8 @@ pub(crate) struct Ran {
     pub(crate) before: Before,
     /// The sandbox itself has ended.
     pub(crate) gone: bool,
+    /// A worker became ready while it ran, and is still there.
+    pub(crate) worker_ready: bool,
     /// The whole of stdout and stderr, where they were long.
     pub(crate) whole: [Option<File>; 2],
 }
@@ -266,11 +268,12 @@ pub(crate) fn run_in(sandbox: &mut dyn Sandbox, turn: Turn<'_>, request: &RunReq
     if frozen {
         let _ = sandbox.freeze(false);
     }
+    let worker_ready = collected.facts.worker_ready && !outcome::loses_state(end);
     let (mut execution, whole) = conclude(turn.isolation, turn.ids, request, collected, end)?;
     execution.artifacts = artifacts?;
     execution.started_at = humantime::format_rfc3339_millis(started).to_string();
     execution.execution_time_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-    Ok(Ran { execution, counters, before: Before::of(&listing), gone: end.is_none(), whole })
+    Ok(Ran { execution, counters, before: Before::of(&listing), gone: end.is_none(), worker_ready, whole })
 }
 
 /// Has the driver run a small job of its own on the way that code takes, so that the first real one finds its memory in place: in the
@@ -435,7 +438,8 @@ impl Collected<'_> {
         match message {
             FromInit::Output { execution, .. } | FromInit::Worker { execution, .. } if execution != self.number => {}
             // It died while nothing ran; this one finds another.
-            FromInit::WorkerLost(_) => self.facts.worker_lost = true,
+            FromInit::WorkerLost(_) => (self.facts.worker_lost, self.facts.worker_ready) = (true, false),
+            FromInit::WorkerReady => self.facts.worker_ready = true,
             FromInit::FileWritten { upload, result } => self.observer.uploaded(upload, result),
             FromInit::Output { stream, bytes, .. } => {
                 // What comes after the end was decided is drained, not kept.

@@ -256,6 +256,9 @@ fn every_end_is_told_and_the_session_goes_on_where_it_can() {
     std::thread::sleep(Duration::from_millis(500));
     let told = scene.run(&session, python("print('w' in globals())"));
     assert_eq!((told.execution.stdout.as_str(), told.execution.state_lost), ("False\n", true), "a loss between two executions is told by the next");
+    let begun = Instant::now();
+    assert_eq!(scene.text(&session, "print(1)"), "1\n");
+    assert!(begun.elapsed() < Duration::from_secs(15), "nobody waits for an interpreter that is there already");
 }
 
 #[test]

@@ -507,7 +507,14 @@ impl Session {
                 ran.execution.state_lost |= std::mem::take(&mut live.lost);
                 live.before = Some(ran.before);
                 let timings = Timings { queued, recorded, ran: took, total: clock.elapsed() };
-                self.conclude(live, &id, (ran.execution, timings), (ran.gone, ran.whole))
+                let lost = ran.execution.state_lost && !ran.worker_ready;
+                let gone = self.conclude(live, &id, (ran.execution, timings), (ran.gone, ran.whole));
+                // After the answer: the next execution finds an interpreter with its libraries instead of starting one. Where that fails, init starts
+                // one. Not where init has started one already: it would not take another, and there would be nothing to wait for.
+                if lost && !gone {
+                    let _ = live.taken.replace_worker();
+                }
+                gone
             }
             Err(error) => {
                 self.record_end(&id, queued, None, Some(&error));
@@ -530,17 +537,9 @@ impl Session {
             execution.state_lost = true;
         }
         execution.state_lost |= gone;
-        let lost = execution.state_lost;
         self.record_end(id, timings.queued, Some(&execution), None);
         self.lock().history.finished(id, Finished { execution, timings }, whole);
-        if gone || full {
-            return true;
-        }
-        // After the answer: the next execution finds an interpreter with its libraries instead of starting one. Where that fails, init starts one.
-        if lost {
-            let _ = live.taken.replace_worker();
-        }
-        false
+        gone || full
     }
 
     /// Whether files take most of the memory that the sandbox may have.
