@@ -82,13 +82,19 @@ fn outcome(step: &Step) -> &str {
     step.expected(Check::Outcome).first().copied().unwrap_or("completed")
 }
 
-/// Whether a stream is this as a whole. `more`: what the execution failed of may follow.
+/// Whether a stream is this as a whole. `more`: what the execution failed of may follow, and nothing else.
 fn is_stream(expected: &[&str], as_a_whole: bool, seen: &str, more: bool) -> bool {
     if expected.is_empty() && !as_a_whole {
         return true;
     }
     let expected = joined(expected);
-    if more { seen.starts_with(&expected) } else { seen == expected }
+    seen.strip_prefix(&expected).is_some_and(|rest| rest.is_empty() || (more && is_failure(rest)))
+}
+
+/// A traceback, or one line.
+fn is_failure(text: &str) -> bool {
+    let text = text.trim_matches('\n');
+    text.starts_with("Traceback (most recent call last):\n") || text.starts_with("  File \"") || (text.contains(": ") && !text.contains('\n'))
 }
 
 fn has_all(text: &str, parts: &[&str]) -> bool {
@@ -221,8 +227,13 @@ mod tests {
         let failed = "< outcome raised\n< stderr said\n< error E: m\n< traceback line 1";
         let stderr = |text: &str| Seen { outcome: "Failure".to_owned(), stderr: text.to_owned(), error_in_stderr: true, ..Seen::default() };
         let differ = |seen: &Seen| !execution(Kind::AcaOld, &step(failed), seen).problems.is_empty();
-        assert!(!differ(&stderr("said\n  line 1\nE: m\n")));
-        assert!(differ(&stderr("  line 1\nE: m\n")) && differ(&stderr("said\nE: m\n")) && differ(&stderr("said\n  line 1\nE: more\n")));
+        let traceback = "Traceback (most recent call last):\n  line 1\n";
+        assert!(!differ(&stderr(&format!("said\n{traceback}E: m\n"))));
+        for wrong in
+            [format!("{traceback}E: m\n"), "said\nE: m\n".to_owned(), format!("said\n{traceback}E: more\n"), format!("said\nand this\n{traceback}E: m\n")]
+        {
+            assert!(differ(&stderr(&wrong)), "{wrong}");
+        }
         assert!(!execution(Kind::AcaOld, &step("< stderr said"), &Seen { outcome: "Success".to_owned(), ..stderr("said\nmore") }).problems.is_empty());
         let untold = execution(
             Kind::AcaOld,
