@@ -56,15 +56,19 @@ fn t057_t158_t159_forged_frames_end_in_an_outcome_and_the_session_goes_on() {
         let answer = scene.ask("POST", "/v1/sessions/forge/executions").json(&body).send().expect(200);
         is_an_outcome(&answer.json(), name);
         assert!(answer.json()["limits"]["wallSeconds"] == seconds, "{name}: the limits are ours");
-        // Whoever said `done` too early is ahead of its own executions until init finds it speaking out of turn; nothing forged is in them.
-        let recovered = (0..4).any(|_| {
+        // Whoever says `done` too early is one ahead of its own executions from then on, as whoever changes the interpreter has changed it: until
+        // that ends, which another execution can have it do. Nothing that was forged is in any of them.
+        let recovered = (0..6).any(|turn| {
             let next = scene.run("forge", "python", "print('mine')\n7");
             is_an_outcome(&next, name);
             assert!(!next.to_string().contains("forged"), "{name}: {next}");
+            if turn == 2 {
+                is_an_outcome(&scene.run("forge", "python", "import os\nos._exit(0)"), name);
+            }
             next["stdout"] == "mine\n" && next["result"]["text"] == "7" && next["outputs"] == json!([])
         });
         assert!(recovered, "{name}");
-        eprintln!("{name}: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(40), "{name}: {:?}", begun.elapsed());
     }
     // The same in a process of a command, where the channel is not open.
     let shell = scene.run("forge", "shell", "for n in $(seq 3 255); do eval \"printf 'x' >&$n\" 2>/dev/null; done; ls -l /proc/self/fd | grep -c socket");
