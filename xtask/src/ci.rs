@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use serde_json::Value as Json;
 
-use crate::{clients, data};
+use crate::{clients, data, fuzz};
 
 /// User and group of the second pass: nobody has this number.
 const ORDINARY: &str = "61234";
@@ -41,6 +41,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     runtime_tests(&root, &data)?;
     step("real clients");
     clients::run(&root, &belljar, &data)?;
+    step("the description, fuzzed");
+    fuzz::run(&root, &belljar, &data)?;
     step("short soak as this user");
     within(SOAK_PATIENCE, Command::new(belljar.with_file_name("xtask")).args(SHORT_SOAK).arg(&data))?;
     if rustix::process::geteuid().is_root() {
@@ -51,12 +53,12 @@ pub(crate) fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Only the step of real clients.
-pub(crate) fn clients() -> anyhow::Result<()> {
+/// Only one step of those that need a server: the root of the sources, the program, the data folder.
+pub(crate) fn only(run: impl FnOnce(&Path, &Path, &Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
     cargo(&root, &["build", "--workspace"])?;
     let target = target(&root)?;
-    clients::run(&root, &target.join("debug/belljar"), &data::folder(&target)?)
+    run(&root, &target.join("debug/belljar"), &data::folder(&target)?)
 }
 
 fn step(name: &str) {

@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use crate::ci::{check, say};
 
 /// The key of the server's callers.
-const KEY: &str = "a-key-for-the-clients-of-ci";
+pub(crate) const KEY: &str = "a-key-for-the-clients-of-ci";
 /// The client that speaks https only; it checks the certificate, too.
 const HTTPS_ONLY: &str = "semantic_kernel_client.py";
 
@@ -38,14 +38,14 @@ pub(crate) fn run(root: &Path, belljar: &Path, data: &Path) -> anyhow::Result<()
     Ok(())
 }
 
-/// The interpreter of a virtual environment with the clients.
-fn installed(requirements: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
+/// The interpreter of a virtual environment with what is required.
+pub(crate) fn installed(requirements: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
     let (python, stamp) = (folder.join("bin/python"), folder.join("installed.txt"));
     let wanted = fs::read_to_string(requirements)?;
     if python.exists() && fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) {
         return Ok(python);
     }
-    say("installing clients: once, and again where `tests/clients/requirements.txt` changes");
+    say(&format!("installing {}: once, and again where it changes", requirements.display()));
     check(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder))?;
     check(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]).arg(requirements))?;
     fs::write(stamp, wanted)?;
@@ -53,14 +53,14 @@ fn installed(requirements: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// A server that runs until this is dropped.
-struct Server {
+pub(crate) struct Server {
     process: Child,
-    url: String,
+    pub(crate) url: String,
 }
 
 impl Server {
-    fn start(belljar: &Path, data: &Path, secure: bool) -> anyhow::Result<Self> {
-        let configuration = data.join("clients/belljar.toml");
+    pub(crate) fn start(belljar: &Path, data: &Path, secure: bool) -> anyhow::Result<Self> {
+        let configuration = data.join("clients.toml");
         fs::write(&configuration, format!("[server]\nmsi_token = true\ntls_self_signed = {secure}\n"))?;
         let mut command = Command::new(belljar);
         command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(configuration).arg("--data").arg(data).env("BELLJAR_DEV_KEY", KEY);
