@@ -50,9 +50,9 @@ fn t182_what_is_anothers_answers_like_what_is_not() {
         "/.management/stopSession?api-version=VERSION&identifier=SESSION",
     ];
     let azure = shapes.iter().flat_map(|shape| {
-        ["", "/pools/default", "/subscriptions/s/resourceGroups/g/sessionPools/default"].into_iter().flat_map(move |prefix| {
-            ["2024-02-02-preview", "2025-10-02-preview"].map(|version| format!("{prefix}{}", shape.replace("VERSION", version)))
-        })
+        ["", "/pools/default", "/subscriptions/s/resourceGroups/g/sessionPools/default"]
+            .into_iter()
+            .flat_map(move |prefix| ["2024-02-02-preview", "2025-10-02-preview"].map(|version| format!("{prefix}{}", shape.replace("VERSION", version))))
     });
     let azure = azure.flat_map(|path| ["GET", "HEAD", "DELETE", "POST"].map(|method| (method.to_owned(), path.clone())));
     let all: Vec<(String, String)> = native.chain(azure).collect();
@@ -123,7 +123,8 @@ fn t183_t201_refusals_tell_nothing_that_is_not_the_callers() {
         is_typed(&answer, "a refusal");
         assert!(answer.body.len() < 4096, "not what was sent again: {} bytes", answer.body.len());
         let all = format!("{:?} {}", answer.headers, answer.text());
-        for never in [key.as_str(), "bj_wrong-key-that-was-sent", &data, "/root", "panicked", ".rs:", "src/", "os error", "backtrace", "hyper", "axum", "Rust"] {
+        for never in [key.as_str(), "bj_wrong-key-that-was-sent", &data, "/root", "panicked", ".rs:", "src/", "os error", "backtrace", "hyper", "axum", "Rust"]
+        {
             assert!(!all.contains(never), "{never}: {all}");
         }
         assert!(answer.header("server").is_none() && answer.header("x-powered-by").is_none(), "{all}");
@@ -155,7 +156,8 @@ fn t184_bodies_that_are_bombs() {
         ("seven million values", format!("{{\"code\":\"1\",\"pythonCode\":\"1\",\"x\":[{}0]}}", "0,".repeat(7_000_000)).into()),
         ("a string of 15 MiB", format!("{{\"code\":\"{}\",\"pythonCode\":\"{0}\"}}", "#".repeat(7 << 20)).into()),
     ];
-    let routes = ["/v1/sessions", "/v1/sessions/bomb/executions", "/v1/run", "/v1/sessions/bomb/tools/ExecutePythonCode", "/v1/sessions/bomb/tools/UploadFileToSession"];
+    let routes =
+        ["/v1/sessions", "/v1/sessions/bomb/executions", "/v1/run", "/v1/sessions/bomb/tools/ExecutePythonCode", "/v1/sessions/bomb/tools/UploadFileToSession"];
     let azure = ["/code/execute?api-version=2024-02-02-preview&identifier=bomb", "/executions?api-version=2025-10-02-preview&identifier=bomb"];
     let before = resident();
     for (name, bomb) in &bombs {
@@ -171,7 +173,8 @@ fn t184_bodies_that_are_bombs() {
     }
     // A gigabyte is not waited for, announced or not.
     for route in routes.iter().chain(&azure) {
-        let announced = scene.ask("POST", route).header("Content-Type", "application/json").header("Content-Length", "1073741824").header("Expect", "100-continue");
+        let announced =
+            scene.ask("POST", route).header("Content-Type", "application/json").header("Content-Length", "1073741824").header("Expect", "100-continue");
         let answer = Answer::read_head(&mut std::io::BufReader::new(announced.open()));
         assert_eq!(answer.status, 413, "{route}");
     }
@@ -288,7 +291,11 @@ fn t194_t196_t199_pages_of_others() {
         assert!(read.headers.iter().all(|(name, _)| !name.starts_with("access-control-") && name != "set-cookie"), "{:?}", read.headers);
     }
     // There is no other protocol to change to.
-    let upgrade = scene.ask("GET", "/v1/sessions").header("Upgrade", "websocket").header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==").header("Sec-WebSocket-Version", "13");
+    let upgrade = scene
+        .ask("GET", "/v1/sessions")
+        .header("Upgrade", "websocket")
+        .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+        .header("Sec-WebSocket-Version", "13");
     assert_ne!(upgrade.send().status, 101);
     assert_ne!(scene.ask("GET", "/v1/sessions").header("Upgrade", "h2c").header("HTTP2-Settings", "AAMAAABkAARAAAAAAAIAAAAA").send().status, 101);
     // The control: without a page behind it, it is done.
@@ -300,7 +307,8 @@ fn t194_t196_t199_pages_of_others() {
 fn t198_parameters_of_tools() {
     let scene = scene();
     scene.python("tools", "open('f', 'w').write('x\\x1b[31mred')");
-    let paths = ["../../etc/passwd", "/etc/passwd", "file:///etc/passwd", "a/../../b", "", ".", "..", "//", "/proc/self/environ", "a\0b", "/mnt/data/../x", "~/x"];
+    let paths =
+        ["../../etc/passwd", "/etc/passwd", "file:///etc/passwd", "a/../../b", "", ".", "..", "//", "/proc/self/environ", "a\0b", "/mnt/data/../x", "~/x"];
     for path in paths {
         for (tool, params) in [
             ("ReadSessionFile", json!({"filePath": path})),
@@ -351,10 +359,18 @@ fn t198_parameters_of_tools() {
     scene.others_go_on();
 }
 
+/// A way to ask, for each of many who ask at once.
+type Way<'a> = Box<dyn Fn(usize) -> Request + Sync + 'a>;
+
 fn statuses(scene: &Scene, count: usize, ask: impl Fn(usize) -> Request + Sync) -> BTreeMap<u16, usize> {
     let mut seen = BTreeMap::new();
     std::thread::scope(|scope| {
-        let asking: Vec<_> = (0..count).map(|number| { let ask = &ask; scope.spawn(move || ask(number).send()) }).collect();
+        let asking: Vec<_> = (0..count)
+            .map(|number| {
+                let ask = &ask;
+                scope.spawn(move || ask(number).send())
+            })
+            .collect();
         for answer in asking {
             let answer = answer.join().unwrap();
             is_typed(&answer, "a race for a share");
@@ -377,11 +393,16 @@ fn t203_shares_are_counted_however_many_ask_at_once() {
     };
     // In every way in which a session can be made, sixteen at once: two, and never three.
     let quick = json!({"code": "1"});
-    let ways: [(&str, Box<dyn Fn(usize) -> Request + Sync>); 5] = [
+    let ways: [(&str, Way<'_>); 5] = [
         ("make", Box::new(|_| ask("POST", "/v1/sessions").json(&json!({})))),
         ("make with an id", Box::new(|number| ask("POST", "/v1/sessions").json(&json!({"id": format!("id-{number}")})))),
         ("execute", Box::new(|number| ask("POST", &format!("/v1/sessions/exec-{number}/executions")).json(&quick))),
-        ("upload by a tool", Box::new(|number| ask("POST", &format!("/v1/sessions/tool-{number}/tools/UploadFileToSession")).json(&json!({"fileName": "x", "contentBase64": ""})))),
+        (
+            "upload by a tool",
+            Box::new(|number| {
+                ask("POST", &format!("/v1/sessions/tool-{number}/tools/UploadFileToSession")).json(&json!({"fileName": "x", "contentBase64": ""}))
+            }),
+        ),
         ("list as the service of containers", Box::new(|number| ask("GET", &format!("/files?api-version=2024-02-02-preview&identifier=list-{number}")))),
     ];
     for (name, way) in &ways {

@@ -330,7 +330,11 @@ fn t127_t137_files_that_grow_and_shrink_while_they_are_read() {
         let answer = scene.file("GET", "moving", "f").send().expect(200);
         let length: usize = answer.header("content-length").unwrap().parse().unwrap();
         assert!(answer.whole == (answer.body.len() == length) && answer.body.len() <= length);
-        if answer.whole { whole += 1 } else { broken += 1 }
+        if answer.whole {
+            whole += 1
+        } else {
+            broken += 1
+        }
         // What is new is hashed after each execution, and searched by tools.
         let execution = scene.python("moving", "1");
         assert!(execution["artifacts"].as_array().unwrap().len() <= 1);
@@ -375,7 +379,11 @@ fn t128_t189_names_that_code_makes_come_back_as_they_are() {
     for (session, language) in [("fresh", "python"), ("used", "shell")] {
         for (number, name) in names.iter().enumerate() {
             let octal = |prefix: &str| name.iter().map(|byte| format!("\\{prefix}{byte:03o}")).collect::<String>();
-            let code = if language == "python" { format!("open(b'{}', 'w').write('{number}')", octal("")) } else { format!("printf {number} > \"$(printf -- '{}x')\"", octal("")) };
+            let code = if language == "python" {
+                format!("open(b'{}', 'w').write('{number}')", octal(""))
+            } else {
+                format!("printf {number} > \"$(printf -- '{}x')\"", octal(""))
+            };
             let made = [*name, if language == "shell" && name.len() < 255 { &b"x"[..] } else { &b""[..] }].concat();
             // Bash cuts line ends off at the end, so there is one more letter; a name that is full has no room for it.
             if language == "shell" && name.len() == 255 {
@@ -393,7 +401,8 @@ fn t128_t189_names_that_code_makes_come_back_as_they_are() {
             for url in [url.to_owned(), format!("/v1/sessions/{session}/files/{}", encoded(&made))] {
                 let got = scene.ask("GET", &url).send().expect(200);
                 assert_eq!(got.text(), number.to_string());
-                let known = ["content-type", "content-length", "content-disposition", "content-security-policy", "x-content-type-options", "cache-control", "etag"];
+                let known =
+                    ["content-type", "content-length", "content-disposition", "content-security-policy", "x-content-type-options", "cache-control", "etag"];
                 let more = ["accept-ranges", "last-modified", "date", "connection", "x-request-id"];
                 assert!(got.headers.iter().all(|(name, _)| known.contains(&name.as_str()) || more.contains(&name.as_str())), "{:?}", got.headers);
                 let disposition = got.header("content-disposition").unwrap();
@@ -489,7 +498,10 @@ fn t131_names_that_uploads_pass_through_are_taken() {
     let scene = scene();
     scene.file("PUT", "nobody", "x").body("x").send().refused(404, "not_found");
     // The name under which a file waits for its place, as links outside, in all the numbers that it could have.
-    let code = format!("import os\nopen('there', 'w').write('old')\nfor n in range(64):\n    for m in range(100): os.symlink('{}', f'.upload-{{n}}-{{m}}')", scene.canary.file().display());
+    let code = format!(
+        "import os\nopen('there', 'w').write('old')\nfor n in range(64):\n    for m in range(100): os.symlink('{}', f'.upload-{{n}}-{{m}}')",
+        scene.canary.file().display()
+    );
     scene.python("planted", &code);
     scene.file("PUT", "planted", "new").body("new").send().expect(201);
     scene.file("PUT", "planted", "there").body("new").send().refused(409, "conflict");

@@ -39,7 +39,10 @@ fn t057_t158_t159_forged_frames_end_in_an_outcome_and_the_session_goes_on() {
         ("a deep picture", "send(frame(17, b'{\"data\":{\"application/json\":' + b'[' * 100000 + b']' * 100000 + b'},\"metadata\":{}}'))"),
         ("results without end", "for _ in range(20000): send(frame(18, b'{\"text\":\"x\",\"json\":null,\"hasJson\":false}'))"),
         ("pictures without end", "for _ in range(100000): send(frame(17, b'{\"data\":{\"text/plain\":\"x\"},\"metadata\":{}}'))"),
-        ("another execution", "send(frame(18, b'{\"text\":\"x\",\"execution\":1,\"id\":\"exe_1\",\"sessionId\":\"ses_1\",\"outcome\":\"completed\"}') + frame(20, b'{\"execution\":99,\"outcome\":\"denied\"}'))"),
+        (
+            "another execution",
+            "send(frame(18, b'{\"text\":\"x\",\"execution\":1,\"id\":\"exe_1\",\"sessionId\":\"ses_1\",\"outcome\":\"completed\"}') + frame(20, b'{\"execution\":99,\"outcome\":\"denied\"}'))",
+        ),
         ("commands without end", "send(frame(21, b'\\x01true') * 1000)"),
         ("a command that kills", "send(frame(21, b'\\x00kill -9 -1; kill -9 1'))"),
         ("a command of garbage", "send(frame(21, b'') + frame(21, b'\\xff'))"),
@@ -186,10 +189,18 @@ fn t156_callers_only_narrow_what_is_allowed() {
             is_typed(&answer, "a wish");
         }
     }
-    for (name, value) in [("memoryBytes", json!(1_u64 << 40)), ("wallSeconds", json!(100_000)), ("cpus", json!(1000)), ("processes", json!(1_000_000)), ("workspaceBytes", json!(1_u64 << 40))] {
+    for (name, value) in [
+        ("memoryBytes", json!(1_u64 << 40)),
+        ("wallSeconds", json!(100_000)),
+        ("cpus", json!(1000)),
+        ("processes", json!(1_000_000)),
+        ("workspaceBytes", json!(1_u64 << 40)),
+    ] {
         scene.ask("POST", "/v1/sessions").json(&json!({"limits": {name: value}})).send().refused(400, "invalid_request");
     }
-    for limits in [json!({"cpus": -1}), json!({"cpus": 0}), json!({"memoryBytes": 0}), json!({"memoryBytes": -1}), json!({"cpus": "NaN"}), json!({"openFiles": 0})] {
+    for limits in
+        [json!({"cpus": -1}), json!({"cpus": 0}), json!({"memoryBytes": 0}), json!({"memoryBytes": -1}), json!({"cpus": "NaN"}), json!({"openFiles": 0})]
+    {
         scene.ask("POST", "/v1/sessions").json(&json!({"limits": limits})).send().refused(400, "invalid_request");
     }
     // The control: less is possible.
