@@ -672,7 +672,7 @@ class Worker:
         self.sources[filename] = source
         linecache = sys.modules.get("linecache")
         if linecache is not None:
-            self.load("hooks").fill_linecache(linecache)
+            self.load("hooks").add_lines(linecache, filename, source)
 
     def get_shell(self):
         """IPython's shell over this session's namespace, made at first need."""

@@ -18,8 +18,13 @@ def install(worker):
 def fill_linecache(linecache):
     """Gives the lines of all executions; without a time stamp `linecache` never drops them."""
     for filename, source in worker.sources.items():
-        lines = [line + "\n" for line in source.splitlines()]
-        linecache.cache[filename] = (len(source), None, lines, filename)
+        add_lines(linecache, filename, source)
+
+
+def add_lines(linecache, filename, source):
+    """Gives the lines of one execution."""
+    lines = [line + "\n" for line in source.splitlines()]
+    linecache.cache[filename] = (len(source), None, lines, filename)
 
 
 class _Finder:
