@@ -94,8 +94,10 @@ impl History {
         }
         loop {
             let scarce = self.all.load(Ordering::Relaxed) > ALL_BYTES;
-            let over = self.entries.len() > MOST || (self.bytes > BYTES && self.entries.len() > 1) || (scarce && self.bytes > SCARCE_BYTES);
-            let oldest = self.entries.iter().position(|entry| matches!(*entry.progress.borrow(), Progressed::Finished(_) | Progressed::Failed(_)));
+            let ended = |entry: &&Entry| matches!(*entry.progress.borrow(), Progressed::Finished(_) | Progressed::Failed(_));
+            let several = self.entries.iter().filter(ended).nth(1).is_some();
+            let over = self.entries.len() > MOST || (self.bytes > BYTES && several) || (scarce && self.bytes > SCARCE_BYTES);
+            let oldest = self.entries.iter().position(|entry| ended(&entry));
             let Some(entry) = oldest.filter(|_| over).and_then(|index| self.entries.remove(index)) else { return };
             self.release(entry.bytes);
         }
