@@ -18,7 +18,7 @@ use server::{Answer, Client, Server};
 
 /// Parked sandboxes of the server's pool.
 const READY: usize = 12;
-/// Before a fresh session is measured, so many wait.
+/// Before a fresh session is measured while the pool refills, so many wait.
 const STOCK: u64 = 6;
 /// How long callers are counted, for each number of them.
 const RATE: Duration = Duration::from_secs(6);
@@ -48,6 +48,8 @@ pub(super) fn measure(bench: &mut Bench<'_>) -> anyhow::Result<()> {
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Fresh,
+    /// While the pool makes up for another one.
+    Refilling,
     Live,
     Host,
     GatewayFresh,
@@ -61,7 +63,8 @@ fn rounds(bench: &mut Bench<'_>, server: &Server, python: &Interpreter, mut gate
     bench.begin("over HTTP", usize::try_from(rounds)?);
     client.execute("bench-live", "print(1)")?.printed("1\n")?;
     for round in 0..rounds {
-        let mut steps = vec![Step::Fresh; 5];
+        let mut steps = vec![Step::Fresh; 4];
+        steps.extend([Step::Refilling; 3]);
         steps.extend([Step::Live; 5]);
         steps.push(Step::Host);
         if gateway.is_some() {
@@ -70,8 +73,17 @@ fn rounds(bench: &mut Bench<'_>, server: &Server, python: &Interpreter, mut gate
         bench.random.shuffle(&mut steps);
         for (number, step) in steps.into_iter().enumerate() {
             bench.stop.check()?;
+            let id = format!("bench-{round}-{number}");
+            // Nothing else of ours runs during a step, but where that is what is measured.
+            server.until_parked(&client, if matches!(step, Step::Refilling) { STOCK } else { u64::try_from(READY)? }, &bench.stop)?;
             match step {
-                Step::Fresh => fresh(bench, server, &client, &format!("bench-{round}-{number}"))?,
+                Step::Fresh => fresh(bench, &client, &id, "serveFresh")?,
+                Step::Refilling => {
+                    let other = format!("{id}-other");
+                    client.execute(&other, "1")?.completed()?;
+                    fresh(bench, &client, &id, "serveRefilling")?;
+                    client.delete(&other)?;
+                }
                 Step::Live => {
                     let start = Instant::now();
                     let answer = client.execute("bench-live", "print(1)")?;
@@ -94,15 +106,13 @@ fn rounds(bench: &mut Bench<'_>, server: &Server, python: &Interpreter, mut gate
 }
 
 /// A session that is made for one job.
-fn fresh(bench: &mut Bench<'_>, server: &Server, client: &Client, id: &str) -> anyhow::Result<()> {
-    server.until_parked(client, STOCK, &bench.stop)?;
+fn fresh(bench: &mut Bench<'_>, client: &Client, id: &str, series: &str) -> anyhow::Result<()> {
     let start = Instant::now();
     let answer = client.execute(id, jobs::GROUPBY)?;
     let took = start.elapsed();
-    for series in ["serveFresh", "serveFreshTail"] {
-        bench.records.add_time(series, took);
-    }
-    parts(bench, "serveFresh", &answer);
+    bench.records.add_time(series, took);
+    bench.records.add_time(format!("{series}Tail"), took);
+    parts(bench, series, &answer);
     ensure!(answer.stdout()?.starts_with(jobs::GROUPBY_BEGINS), "the groupby printed something else: {:?}", answer.stdout());
     client.delete(id)
 }

@@ -167,6 +167,8 @@ pub(super) const TABLE: &[Entry] = &[
     figure(Row::Many, "manyTeardown", "many parked: time to end them all", Unit::Seconds),
     time(Row::Serve, "serveFresh", "served: fresh session, small groupby").to("serveHost").goal(Goal::AtMost(5.0)),
     tail(Row::Serve, "serveFreshTail", "served: the same, its slowest").goal(Goal::AtMost(20.0)),
+    time(Row::Serve, "serveRefilling", "served: the same while the pool refills").to("serveHost"),
+    tail(Row::Serve, "serveRefillingTail", "served: the same while the pool refills, its slowest").goal(Goal::AtMost(20.0)),
     time(Row::Serve, "serveFreshAllocation", "served, in parts: fresh session: take a sandbox"),
     time(Row::Serve, "serveFreshRecord", "served, in parts: fresh session: put it on record"),
     time(Row::Serve, "serveFreshExecution", "served, in parts: fresh session: the code"),
