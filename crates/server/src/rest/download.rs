@@ -177,7 +177,9 @@ fn stream(file: File, start: u64, length: u64) -> Body {
             let piece = tokio::task::spawn_blocking(move || read(&file, at, left.min(CHUNK_BYTES))).await.map_err(io::Error::other)??;
             let count = u64::try_from(piece.len()).unwrap_or(u64::MAX);
             if count == 0 {
-                // Fewer bytes than were told: the connection has to end, so that nobody takes this for the whole.
+                // Fewer bytes than were told: the connection has to end, so that nobody takes this for the whole. What was written before goes
+                // out first: hyper flushes while it waits, and drops what it holds when a body fails.
+                tokio::task::yield_now().await;
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             Ok(Some((Bytes::from(piece), (at.saturating_add(count), left.saturating_sub(count)))))
