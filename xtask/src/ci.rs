@@ -16,6 +16,9 @@ use crate::{clients, data, fuzz};
 const ORDINARY: &str = "61234";
 /// A soak of about half a minute; the data folder follows.
 const SHORT_SOAK: [&str; 6] = ["soak", "--sandboxes", "200", "--kills", "20", "--data"];
+/// Of the server, for who may write to the data folder; and none, for who may not.
+const SHORT_SERVED: [&str; 4] = ["--served", "200", "--server-kills", "5"];
+const NOT_SERVED: [&str; 4] = ["--served", "0", "--server-kills", "0"];
 /// It has watches of its own; one that still goes on after this time is a failure.
 const SOAK_PATIENCE: Duration = Duration::from_secs(300);
 
@@ -44,7 +47,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     step("the description, fuzzed");
     fuzz::run(&root, &belljar, &data)?;
     step("short soak as this user");
-    within(SOAK_PATIENCE, Command::new(belljar.with_file_name("xtask")).args(SHORT_SOAK).arg(&data))?;
+    within(SOAK_PATIENCE, Command::new(belljar.with_file_name("xtask")).args(SHORT_SOAK).arg(&data).args(SHORT_SERVED))?;
     if rustix::process::geteuid().is_root() {
         step("tests as an ordinary user");
         ordinary(&root, &belljar, &data)?;
@@ -188,7 +191,7 @@ fn ordinary_in(stage: &Path, home: &Path, root: &Path, belljar: &Path, data: &Pa
     let soak = stage.join("xtask");
     fs::copy(belljar.with_file_name("xtask"), &soak)?;
     let mut command = ordinary_command(&soak);
-    command.args(SHORT_SOAK).arg(data).current_dir(home).env("HOME", home).env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.args(SHORT_SOAK).arg(data).args(NOT_SERVED).current_dir(home).env("HOME", home).env("PATH", std::env::var_os("PATH").unwrap_or_default());
     within(SOAK_PATIENCE, &mut command)
 }
 
