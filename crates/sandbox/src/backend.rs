@@ -137,8 +137,6 @@ impl SpawnOptions {
 pub struct Usage {
     /// Counters of its control group; `None` where there is none.
     pub counters: Option<Counters>,
-    /// Memory in use now, files of the workspace and of `/tmp` with it, in bytes; `None` where no control group counts it.
-    pub memory_bytes: Option<u64>,
 }
 
 /// Ends a sandbox from anywhere, and tells whether it has ended.
@@ -239,6 +237,9 @@ pub trait Sandbox: Send {
 
     /// What was used so far.
     fn usage(&self) -> Usage;
+
+    /// Memory in use now, files of the workspace and of `/tmp` with it, in bytes; `None` where no control group counts it.
+    fn memory_bytes(&self) -> Option<u64>;
 }
 
 /// Sends messages to init.

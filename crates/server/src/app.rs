@@ -13,6 +13,7 @@ use axum::response::Response;
 use engine::session::Sessions;
 use engine::{Error, ErrorKind};
 use store::Store;
+use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::auth::{self, Auth};
@@ -34,6 +35,8 @@ pub struct App {
     /// When it was started.
     pub started_at: SystemTime,
     pub(crate) shapes: aca::Shapes,
+    /// Room for bodies that are held whole.
+    pub(crate) bodies: Arc<Semaphore>,
     settings: RwLock<Arc<Settings>>,
     ending: AtomicBool,
 }
@@ -65,6 +68,7 @@ impl App {
             auth: Auth::new(Arc::clone(&store) as _, dev_key, issuer),
             store,
             shapes: aca::Shapes::default(),
+            bodies: Arc::new(Semaphore::new(usize::try_from(body::ROOM_UNITS).unwrap_or_default())),
             started_at: SystemTime::now(),
             settings: RwLock::new(Arc::new(settings)),
             ending: AtomicBool::new(false),

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
 use engine::{Error, ErrorKind};
-use hyper::body::{Frame, SizeHint};
+use hyper::body::{Body as _, Frame, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::Sleep;
 
 use crate::app::App;
@@ -21,6 +22,12 @@ use crate::error::refusal;
 use crate::limit::Allowance;
 use crate::listen::Asking;
 use crate::metrics;
+
+/// Bodies that are held whole take room in such units, all together so many of them. Small ones take none, and one of unknown length so much.
+const UNIT_BYTES: u64 = 1024 * 1024;
+pub(crate) const ROOM_UNITS: u32 = 512;
+const SMALL_BYTES: u64 = 256 * 1024;
+const UNKNOWN_BYTES: u64 = 8 * 1024 * 1024;
 
 const TOO_LARGE: u8 = 1;
 const STALLED: u8 = 2;
@@ -55,6 +62,11 @@ enum BodyError {
 /// Bounds and counts the bodies of a request and of its answer.
 pub(crate) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let settings = app.settings();
+    let Ok(_room) = room(&app.bodies, &request) else {
+        metrics::refused("no_room");
+        let error = Error::new(ErrorKind::Unavailable, "the server holds as many large requests as it has room for").hint("try again in a moment");
+        return refusal(request.uri().path(), Error { retry_after: Some(Duration::from_secs(1)), ..error });
+    };
     let shared = Arc::new(Shared { most: AtomicU64::new(settings.limits.body_bytes), upload: settings.limits.upload_bytes, failed: AtomicU8::new(0) });
     let allowance = request.extensions().get::<Arc<Allowance>>().cloned();
     let path = request.uri().path().to_owned();
@@ -64,6 +76,21 @@ pub(crate) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     let response = next.run(Request::from_parts(parts, Body::new(body))).await;
     let failed = shared.failed.load(Ordering::Relaxed);
     if failed == 0 { response } else { given_up(&path, failed, shared.most.load(Ordering::Relaxed)) }
+}
+
+/// Room for a body that is held whole, until its request is answered: what all callers send together is bounded.
+fn room(bodies: &Arc<Semaphore>, request: &Request) -> Result<Option<OwnedSemaphorePermit>, TryAcquireError> {
+    let path = request.uri().path();
+    // Files pass through.
+    if request.method() == Method::PUT || path.ends_with("/files") || path.ends_with("/files/upload") {
+        return Ok(None);
+    }
+    let length = request.body().size_hint().upper().unwrap_or(UNKNOWN_BYTES);
+    if length <= SMALL_BYTES {
+        return Ok(None);
+    }
+    let units = u32::try_from(length.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(ROOM_UNITS);
+    Arc::clone(bodies).try_acquire_many_owned(units).map(Some)
 }
 
 fn given_up(path: &str, failed: u8, most: u64) -> Response {
@@ -188,5 +215,31 @@ impl hyper::body::Body for Outgoing {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(method: Method, path: &str, bytes: usize) -> Request {
+        let body = Body::from(vec![b'x'; bytes]);
+        axum::http::Request::builder().method(method).uri(path).body(body).unwrap()
+    }
+
+    #[test]
+    fn large_bodies_together_are_bounded() {
+        let bodies = Arc::new(Semaphore::new(4));
+        let post = |bytes| room(&bodies, &request(Method::POST, "/v1/run", bytes));
+        let held = post(3 << 20).unwrap();
+        assert!(held.is_some() && post(2 << 20).is_err() && post(1 << 20).is_ok());
+        assert!(post(100).unwrap().is_none(), "what is small passes");
+        for (method, path) in [(Method::PUT, "/v1/sessions/a/files/b"), (Method::POST, "/files/upload"), (Method::POST, "/pools/p/files")] {
+            assert!(room(&bodies, &request(method, path, 8 << 20)).unwrap().is_none(), "a file takes no room: {path}");
+        }
+        drop(held);
+        assert!(post(2 << 20).is_ok());
+        let whole = Arc::new(Semaphore::new(ROOM_UNITS as usize));
+        assert!(room(&whole, &request(Method::POST, "/v1/run", 1 << 20)).is_ok());
     }
 }

@@ -546,7 +546,7 @@ impl Session {
     fn is_full(&self, live: &mut Live) -> bool {
         let all = self.limits.memory_bytes.saturating_add(self.limits.files_bytes());
         #[expect(clippy::cast_precision_loss, reason = "a part, to the percent")]
-        live.taken.sandbox().usage().memory_bytes.is_some_and(|used| used as f64 > all as f64 * FULL)
+        live.taken.sandbox().memory_bytes().is_some_and(|used| used as f64 > all as f64 * FULL)
     }
 
     fn intent(&self, id: &str, request: &ExecuteRequest, limits: &Limits) -> Intent {

@@ -372,8 +372,11 @@ impl Sandbox for Running {
     }
 
     fn usage(&self) -> Usage {
-        let group = self.watched.group.as_ref();
-        Usage { counters: group.map(Group::counters), memory_bytes: group.and_then(Group::memory_bytes) }
+        Usage { counters: self.watched.group.as_ref().map(Group::counters) }
+    }
+
+    fn memory_bytes(&self) -> Option<u64> {
+        self.watched.group.as_ref().and_then(Group::memory_bytes)
     }
 }
 
