@@ -75,7 +75,9 @@ fn a_reader_that_takes_nothing_holds_up_nobody() {
     let scene = scene();
     // More than the sockets' buffers and the server's room take.
     let code = "for _ in range(14):\n    print('x' * 1_000_000)\nprint('end')";
-    let slow = ask(&scene, "slow", code).open();
+    let mut reader = BufReader::new(ask(&scene, "slow", code).open());
+    // Its session is there once the answer begins; from then on it takes nothing.
+    assert_eq!(Answer::read_head(&mut reader).status, 200);
     let quick = Instant::now();
     assert_eq!(scene.python("other", "1").expect(200).json()["result"]["json"], 1);
     assert!(quick.elapsed() < Duration::from_secs(8), "another session does not wait");
@@ -92,8 +94,6 @@ fn a_reader_that_takes_nothing_holds_up_nobody() {
     let whole = scene.ask("GET", &format!("/v1/sessions/slow/executions/{}/stdout", entry["id"].as_str().unwrap())).send().expect(200);
     assert!(whole.text().ends_with("end\n"));
     // What the reader gets in the end is not whole, and does not look as if it were.
-    let mut reader = BufReader::new(slow);
-    assert_eq!(Answer::read_head(&mut reader).status, 200);
     let mut text = String::new();
     let ended = loop {
         match chunk(&mut reader) {
