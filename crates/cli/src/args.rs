@@ -18,6 +18,9 @@ pub(crate) struct Arguments {
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 the execution failed, 2 usage or configuration, 3 denied by policy, 4 our fault.";
 
+const MCP: &str = "Started by an MCP client, which talks to it over pipes. Needs no server and no configuration; the first start builds the environment. \
+                   What ran is on record below mcp/ in the data folder.";
+
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// Folder for environments and state [default: the XDG data folder, belljar below it]
@@ -51,6 +54,9 @@ pub(crate) enum Command {
     /// Serve sandboxes over HTTP: sessions, files, many callers
     #[command(after_help = SERVE)]
     Serve(Serve),
+    /// Give one agent its tools: MCP over standard input and output
+    #[command(after_help = MCP)]
+    Mcp,
     /// Make, list and revoke API keys
     Keys {
         #[command(subcommand)]

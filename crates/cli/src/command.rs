@@ -13,6 +13,7 @@ mod config;
 mod doctor;
 mod env;
 mod keys;
+mod mcp;
 mod run;
 mod serve;
 
@@ -27,6 +28,7 @@ pub(crate) fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let configuration = Configuration::read(&arguments.global, &flags)?;
     match arguments.command {
         Command::Serve(serve) => serve::run(&serve, &arguments.global, configuration),
+        Command::Mcp => mcp::run(configuration),
         Command::Run(run) => run::run(&run, &configuration),
         Command::Env { command } => env::run(command, &configuration),
         Command::Doctor { json } => doctor::run(json, &configuration),

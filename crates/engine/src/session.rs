@@ -258,6 +258,14 @@ pub struct PoolNow {
     pub environment: Environment,
 }
 
+/// An id for a session whose caller names none: `ses_…`, never given twice.
+///
+/// # Errors
+/// `internal` where the system gives no random bytes.
+pub fn new_session_id() -> Result<String, Error> {
+    crate::run::new_id("ses")
+}
+
 /// What a caller hears of a session that has ended, or never was.
 fn no_session(id: &str) -> Error {
     Error::new(ErrorKind::NotFound, format!("there is no session `{id}`")).hint("it may have ended: begin a new one")

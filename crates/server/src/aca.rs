@@ -32,6 +32,7 @@ mod token;
 
 pub(crate) use answer::Shapes;
 pub(crate) use error::refusal;
+pub(crate) use shell::command_line;
 
 use error::Refusal;
 use query::Query;
@@ -107,6 +108,9 @@ async fn answer(app: &App, identity: &Identity, request: Request) -> Result<Resp
     let Some(route) = Route::parse(uri.path()) else { return Err(Refusal::new(StatusCode::NOT_FOUND, "ResourceNotFound", "there is nothing at this path")) };
     let pool = route.prefix.pool().unwrap_or_else(|| app.default_pool.clone());
     identity.may_use(&pool)?;
+    if route.target == Target::Mcp {
+        return Ok(crate::mcp::answer_pool(app, identity, &pool, request).await);
+    }
     let call = Call { app, identity, pool, prefix: route.prefix, query: Query::new(uri.query().unwrap_or_default()) };
     call.query.version()?;
     let method = match *request.method() {

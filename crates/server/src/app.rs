@@ -20,7 +20,7 @@ use crate::auth::{self, Auth};
 use crate::error::refusal;
 use crate::jwt::Issuer;
 use crate::settings::Settings;
-use crate::{aca, admin, body, door, health, limit, metrics, rest, trace};
+use crate::{aca, admin, body, door, health, limit, mcp, metrics, rest, trace};
 
 /// The server's state, shared by all handlers.
 pub struct App {
@@ -35,6 +35,7 @@ pub struct App {
     /// When it was started.
     pub started_at: SystemTime,
     pub(crate) shapes: aca::Shapes,
+    pub(crate) mcp: mcp::Transport,
     /// Room for bodies that are held whole.
     pub(crate) bodies: Arc<Semaphore>,
     settings: RwLock<Arc<Settings>>,
@@ -62,7 +63,9 @@ impl App {
     #[must_use]
     pub fn new(start: Start) -> Arc<Self> {
         let Start { sessions, default_pool, store, dev_key, issuer, settings } = start;
+        let idle = sessions.pool(&default_pool).map(|pool| pool.settings.idle_timeout).unwrap_or_default();
         Arc::new(Self {
+            mcp: mcp::Transport::new(idle),
             sessions,
             default_pool,
             auth: Auth::new(Arc::clone(&store) as _, dev_key, issuer),
@@ -89,6 +92,11 @@ impl App {
     /// It is about to end: it is not ready any more.
     pub fn end(&self) {
         self.ending.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends streams that would go on by themselves: everything that had to be said has been.
+    pub fn end_streams(&self) {
+        self.mcp.end();
     }
 
     /// Whether it is about to end.
@@ -121,7 +129,7 @@ fn behind_the_door(routes: Router<Arc<App>>, app: Arc<App>) -> Router {
 
 /// The surfaces.
 fn surfaces() -> Router<Arc<App>> {
-    Router::new().merge(health::router()).merge(metrics::router()).merge(rest::router()).merge(admin::router()).merge(aca::router())
+    Router::new().merge(health::router()).merge(metrics::router()).merge(rest::router()).merge(mcp::router()).merge(admin::router()).merge(aca::router())
 }
 
 /// Every route that there is: its methods and its path, as they are mounted.

@@ -42,7 +42,10 @@ pub(crate) fn from_value<T: DeserializeOwned>(value: Json) -> Result<T, Error> {
 }
 
 /// Whether this is one document without a key twice and without too many values.
-fn check(bytes: &[u8]) -> Result<(), Error> {
+///
+/// # Errors
+/// `invalid_request`, with the offset in bytes; `too_large` for too many values.
+pub(crate) fn check(bytes: &[u8]) -> Result<(), Error> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let mut left = MAX_VALUES;
     let result = Unique { left: &mut left }.deserialize(&mut reader).and_then(|()| reader.end());

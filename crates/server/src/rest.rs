@@ -22,8 +22,9 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 pub(crate) use body::Body;
-pub(crate) use call::{Call, Links, Query, open};
+pub(crate) use call::{Call, Links, Query, RESOURCES, encode, open};
 pub(crate) use download::unreadable;
+pub(crate) use openapi::components;
 pub(crate) use view::{ExecutionView, FileKind, FileView, schema, time};
 
 use crate::app::App;

@@ -9,11 +9,13 @@ mod lines;
 mod pdf;
 mod workspace;
 
+pub(crate) use workspace::{PICTURES, Positioned};
+
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use engine::session::{Finished, Session, parse_path};
-use engine::{Error, ErrorKind, Output};
+use engine::{Error, ErrorKind, Observer, Output};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -29,7 +31,7 @@ use crate::rest::{ExecutionView, FileView, Links, open};
 /// Code and commands may have this many characters.
 const CODE_CHARACTERS: usize = 20_000;
 /// A result shows this many characters of stdout, and of stderr.
-const STDOUT_CHARACTERS: usize = 4000;
+pub(crate) const STDOUT_CHARACTERS: usize = 4000;
 const STDERR_CHARACTERS: usize = 2000;
 
 /// A tool.
@@ -46,8 +48,19 @@ pub(crate) struct Tool {
     pub(crate) is_destructive: bool,
     /// Called twice, it does what it does called once.
     pub(crate) is_idempotent: bool,
+    /// What comes of it.
+    pub(crate) gives: Gives,
     input: fn() -> RefOr<Schema>,
     run: for<'a> fn(Scope<'a>, Json) -> BoxFuture<'a, Result<ToolResult, Error>>,
+}
+
+/// What comes of a tool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gives {
+    /// An execution.
+    Execution,
+    /// Files, or something of them.
+    Files,
 }
 
 /// All tools.
@@ -63,6 +76,7 @@ pub(crate) const TOOLS: [Tool; 8] = [
         is_read_only: false,
         is_destructive: true,
         is_idempotent: false,
+        gives: Gives::Execution,
         input: <code::PythonParams as PartialSchema>::schema,
         run: |scope, params| Box::pin(code::python(scope, params)),
     },
@@ -74,6 +88,7 @@ pub(crate) const TOOLS: [Tool; 8] = [
         is_read_only: false,
         is_destructive: true,
         is_idempotent: false,
+        gives: Gives::Execution,
         input: <code::ShellParams as PartialSchema>::schema,
         run: |scope, params| Box::pin(code::shell(scope, params)),
     },
@@ -85,6 +100,7 @@ pub(crate) const TOOLS: [Tool; 8] = [
         is_read_only: false,
         is_destructive: true,
         is_idempotent: false,
+        gives: Gives::Execution,
         input: <pdf::Params as PartialSchema>::schema,
         run: |scope, params| Box::pin(pdf::run(scope, params)),
     },
@@ -96,6 +112,7 @@ pub(crate) const TOOLS: [Tool; 8] = [
         is_read_only: true,
         is_destructive: false,
         is_idempotent: true,
+        gives: Gives::Files,
         input: <workspace::ReadParams as PartialSchema>::schema,
         run: |scope, params| Box::pin(workspace::read(scope, params)),
     },
@@ -107,6 +124,7 @@ pub(crate) const TOOLS: [Tool; 8] = [
         is_read_only: true,
         is_destructive: false,
         is_idempotent: true,
+        gives: Gives::Files,
         input: <find::Params as PartialSchema>::schema,
         run: |scope, params| Box::pin(find::run(scope, params)),
     },
@@ -117,6 +135,7 @@ pub(crate) const TOOLS: [Tool; 8] = [
         is_read_only: true,
         is_destructive: false,
         is_idempotent: true,
+        gives: Gives::Files,
         input: <workspace::ListParams as PartialSchema>::schema,
         run: |scope, params| Box::pin(workspace::list(scope, params)),
     },
@@ -128,6 +147,7 @@ pub(crate) const TOOLS: [Tool; 8] = [
         is_read_only: true,
         is_destructive: false,
         is_idempotent: true,
+        gives: Gives::Files,
         input: <workspace::GetParams as PartialSchema>::schema,
         run: |scope, params| Box::pin(workspace::get(scope, params)),
     },
@@ -138,6 +158,7 @@ pub(crate) const TOOLS: [Tool; 8] = [
         is_read_only: false,
         is_destructive: true,
         is_idempotent: true,
+        gives: Gives::Files,
         input: <workspace::UploadParams as PartialSchema>::schema,
         run: |scope, params| Box::pin(workspace::upload(scope, params)),
     },
@@ -161,6 +182,57 @@ pub(crate) struct Scope<'a> {
     pub(crate) session: &'a str,
     /// The surface it was called through, for the record.
     pub(crate) surface: &'static str,
+    /// How the session's things are addressed on that surface.
+    pub(crate) links: &'a Links,
+    /// Who follows the execution that the tool starts.
+    pub(crate) following: Option<&'a Following>,
+}
+
+/// Follows the execution that a tool starts, and can stop it.
+#[derive(Default)]
+pub(crate) struct Following {
+    observer: Mutex<Option<Box<dyn Observer + Send>>>,
+    state: Mutex<Followed>,
+}
+
+#[derive(Default)]
+struct Followed {
+    running: Option<(Arc<Session>, String)>,
+    is_stopped: bool,
+}
+
+impl Following {
+    /// Outputs go to this observer as they come, on a thread that may block.
+    pub(crate) fn new(observer: Option<Box<dyn Observer + Send>>) -> Self {
+        Self { observer: Mutex::new(observer), state: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Followed> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The observer, once.
+    pub(crate) fn observer(&self) -> Option<Box<dyn Observer + Send>> {
+        self.observer.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Interrupts the execution: the one that runs, or the one that is yet to start. Its session keeps its state.
+    pub(crate) fn stop(&self) {
+        let mut state = self.lock();
+        state.is_stopped = true;
+        if let Some((session, execution)) = &state.running {
+            // Over already: then there is nothing to stop.
+            let _ = session.interrupt(execution);
+        }
+    }
+
+    fn started(&self, session: &Arc<Session>, execution: &str) {
+        let mut state = self.lock();
+        if state.is_stopped {
+            let _ = session.interrupt(execution);
+        }
+        state.running = Some((Arc::clone(session), execution.to_owned()));
+    }
 }
 
 impl Scope<'_> {
@@ -176,7 +248,7 @@ impl Scope<'_> {
     }
 
     fn links(&self) -> Links {
-        Links::new(self.app, self.pool, self.session)
+        self.links.clone()
     }
 }
 
@@ -370,7 +442,7 @@ fn seconds(asked: Option<Whole>, default: u64, range: std::ops::RangeInclusive<u
 }
 
 /// The first characters of a text, and how many there are in all where that is more.
-fn cut(text: &str, characters: usize) -> (&str, Option<usize>) {
+pub(crate) fn cut(text: &str, characters: usize) -> (&str, Option<usize>) {
     match text.char_indices().nth(characters) {
         None => (text, None),
         Some((end, _)) => (text.get(..end).unwrap_or(text), Some(text.chars().count())),

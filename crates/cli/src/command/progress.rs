@@ -8,6 +8,16 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::terminal;
 
+/// An event in words, for who sees no screen.
+pub(crate) fn words(event: &Progress<'_>) -> Option<String> {
+    match event {
+        Progress::Waiting { name } => Some(format!("waiting for another build of `{name}`")),
+        Progress::Started(step) => Some(step.to_string()),
+        Progress::Downloading { package, size } => Some(format!("downloading {package} ({size})")),
+        _ => None,
+    }
+}
+
 /// What is on the screen.
 pub(crate) struct Shown {
     bar: Option<ProgressBar>,
@@ -22,11 +32,10 @@ impl Shown {
     /// Shows one event.
     pub(crate) fn show(&mut self, event: Progress<'_>) {
         match event {
-            Progress::Waiting { name } => self.line(&format!("waiting for another build of `{name}`")),
-            Progress::Started(step) => self.line(&step.to_string()),
-            Progress::Downloading { package, size } => {
+            Progress::Waiting { .. } | Progress::Started(_) => self.line(&words(&event).unwrap_or_default()),
+            Progress::Downloading { .. } => {
                 if let Some(bar) = &self.bar {
-                    bar.set_message(format!("downloading {package} ({size})"));
+                    bar.set_message(words(&event).unwrap_or_default());
                 }
             }
             Progress::Finished(step, time) => {

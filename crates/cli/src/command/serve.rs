@@ -1,6 +1,6 @@
 //! `belljar serve`: sandboxes over HTTP, until it is told to end.
 
-mod logs;
+pub(super) mod logs;
 mod notify;
 mod rules;
 
@@ -168,6 +168,7 @@ impl Running {
         self.app.end();
         self.stop.cancel();
         self.app.sessions.shutdown(grace).await;
+        self.app.end_streams();
         if tokio::time::timeout(LAST_ANSWERS, &mut self.serving).await.is_err() {
             self.serving.abort();
         }

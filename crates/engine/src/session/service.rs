@@ -17,7 +17,6 @@ use crate::environment::{Environment, Lease, Progress};
 use crate::error::{Error, ErrorKind};
 use crate::pool::Pool;
 use crate::record::Recorder;
-use crate::run::new_id;
 
 /// How often it is looked at which sessions have to end.
 const LOOK: Duration = Duration::from_millis(200);
@@ -130,7 +129,7 @@ impl Sessions {
     pub async fn open(self: &Arc<Self>, caller: &Caller, pool: &str, id: Option<&str>, create: Create, limits: &LimitsRequest) -> Result<Opened, Error> {
         let pool = self.known(pool)?;
         let limits = limits.over(&pool.settings.sandboxes.limits)?;
-        let id = id.map_or_else(|| new_id("ses"), |id| Ok(id.to_owned()))?;
+        let id = id.map_or_else(super::new_session_id, |id| Ok(id.to_owned()))?;
         let key = Key { principal: Arc::clone(&caller.principal), pool: pool.settings.name.clone(), id };
         loop {
             match self.look(caller, &key, (pool, create))? {

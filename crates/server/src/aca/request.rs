@@ -106,7 +106,7 @@ fn shell_work(fields: &Fields<'_>) -> Result<Option<Work>, Refusal> {
         (Some(command), None) => command.to_owned(),
         (None, Some(words)) => {
             let words: Option<Vec<String>> = words.as_array().and_then(|words| words.iter().map(|word| word.as_str().map(str::to_owned)).collect());
-            shell::command_line(&words.ok_or_else(|| Refusal::bad("`execCommandAndArgs` must be a list of texts"))?)?
+            shell::command_line(&words.ok_or_else(|| Refusal::bad("`execCommandAndArgs` must be a list of texts"))?).map_err(Refusal::bad)?
         }
         (None, None) => return Ok(None),
     };

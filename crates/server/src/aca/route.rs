@@ -38,6 +38,8 @@ pub(super) enum Target<'a> {
     Sessions,
     Metadata,
     Stop,
+    /// The MCP server of a pool, which has to be named: without a name it is another surface's.
+    Mcp,
 }
 
 impl<'a> Route<'a> {
@@ -55,7 +57,8 @@ impl<'a> Route<'a> {
         } else {
             (Prefix::Bare, path)
         };
-        Some(Self { prefix, target: Target::parse(rest)? })
+        let target = Target::parse(rest)?;
+        (target != Target::Mcp || prefix != Prefix::Bare).then_some(Self { prefix, target })
     }
 }
 
@@ -78,6 +81,7 @@ impl<'a> Target<'a> {
             "session" => last(Self::Session, rest),
             "listsessions" => last(Self::Sessions, rest),
             "metadata" => last(Self::Metadata, rest),
+            "mcp" => last(Self::Mcp, rest),
             ".management" => last(Self::Stop, word(rest, "stopSession")?),
             _ => None,
         }
@@ -142,6 +146,7 @@ impl fmt::Display for Target<'_> {
             Self::Sessions => formatter.write_str("/listSessions"),
             Self::Metadata => formatter.write_str("/metadata"),
             Self::Stop => formatter.write_str("/.management/stopSession"),
+            Self::Mcp => formatter.write_str("/mcp"),
         }
     }
 }
@@ -185,6 +190,7 @@ mod tests {
             let route = Route::parse(path).unwrap();
             assert_eq!((route.target, route.prefix.pool().as_deref()), (Target::CodeExecute, pool), "{path}");
         }
+        assert_eq!(Route::parse("/pools/p1/MCP/").unwrap().to_string(), "/pools/p1/mcp");
         assert_eq!(Route::parse("/Subscriptions/s1/resourcegroups/g1/SESSIONPOOLS/p1//executions").unwrap().to_string(), format!("{long}/executions"));
     }
 
@@ -211,7 +217,9 @@ mod tests {
             "/metrics",
             "/pools",
             "/pools/p",
-            "/pools/p/mcp",
+            "/mcp",
+            "/mcp/",
+            "/pools/p/mcp/x",
             "/metadata/identity/oauth2/token",
             "/code",
             "/session/x",

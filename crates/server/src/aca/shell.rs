@@ -1,11 +1,9 @@
 //! Command lines for bash from what shell pools take.
 
-use super::error::Refusal;
-
 /// A command line that runs a program with these arguments, and nothing else: no word is looked at by the shell.
-pub(super) fn command_line(words: &[String]) -> Result<String, Refusal> {
+pub(crate) fn command_line(words: &[String]) -> Result<String, String> {
     if words.first().is_none_or(String::is_empty) {
-        return Err(Refusal::bad("`execCommandAndArgs` needs a program"));
+        return Err("`execCommandAndArgs` needs a program".to_owned());
     }
     let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
     // Never a builtin or a function of the same name.

@@ -194,7 +194,10 @@ pub(crate) fn encode_path(path: &std::path::Path) -> String {
     path.as_os_str().as_bytes().split(|byte| *byte == b'/').map(encode).collect::<Vec<_>>().join("/")
 }
 
-/// Where the things of a session are read, as relative links.
+/// How resources of MCP begin. A word where other schemes have a host: that part is not kept as it is by all who read addresses.
+pub(crate) const RESOURCES: &str = "belljar://sessions/";
+
+/// Where the things of a session are read: as links relative to the server, or as resources of MCP.
 #[derive(Debug, Clone)]
 pub(crate) struct Links {
     /// The id by which the caller addresses the session.
@@ -211,6 +214,12 @@ impl Links {
 
     pub(crate) fn of(id: &str, pool: Option<&str>) -> Self {
         Self { id: id.to_owned(), base: format!("/v1/sessions/{}", encode(id.as_bytes())), pool: pool.map(|pool| format!("pool={}", encode(pool.as_bytes()))) }
+    }
+
+    /// As resources of MCP.
+    pub(crate) fn resources(app: &App, pool: &str, id: &str) -> Self {
+        let links = Self::new(app, pool, id);
+        Self { base: format!("{RESOURCES}{}", encode(id.as_bytes())), ..links }
     }
 
     fn link(&self, below: &str) -> String {
@@ -233,6 +242,11 @@ impl Links {
     /// A stream of an execution.
     pub(crate) fn written(&self, execution: &str, stream: &str) -> String {
         self.link(&format!("/executions/{}/{stream}", encode(execution.as_bytes())))
+    }
+
+    /// What an execution showed, counted from 0. A resource only.
+    pub(crate) fn shown(&self, execution: &str, number: usize) -> String {
+        self.link(&format!("/executions/{}/outputs/{number}", encode(execution.as_bytes())))
     }
 
     /// A list of files, with this query.

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 
 use super::body::Body;
-use super::call::Call;
+use super::call::{Call, Links};
 use super::executions::SURFACE;
 use crate::error::ApiError;
 use crate::tools::{self, Scope};
@@ -18,7 +18,8 @@ pub(crate) async fn call(call: Call, Body(params): Body<Map<String, Value>, BODY
     let query = call.query(&["pool"])?;
     let pool = call.pool(&query, None)?;
     let (session, name) = (call.part(2)?, call.part(4)?);
-    let scope = Scope { app: &call.app, identity: &call.identity, pool: &pool, session: &session, surface: SURFACE };
+    let links = Links::new(&call.app, &pool, &session);
+    let scope = Scope { app: &call.app, identity: &call.identity, pool: &pool, session: &session, surface: SURFACE, links: &links, following: None };
     let result = tools::call(scope, &name, Value::Object(params)).await?;
     Ok(Json(result.answer()).into_response())
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 use utoipa::ToSchema;
 
-use super::{CODE_CHARACTERS, Ran, STDERR_CHARACTERS, STDOUT_CHARACTERS, Scope, ToolResult, cut, grouped, params, seconds};
+use super::{CODE_CHARACTERS, Following, Ran, STDERR_CHARACTERS, STDOUT_CHARACTERS, Scope, ToolResult, cut, grouped, params, seconds};
 use crate::json::Whole;
 use crate::rest::FileView;
 
@@ -87,7 +87,11 @@ pub(super) fn request(scope: Scope<'_>, language: Language, code: String, timeou
 
 /// Runs it, and says in words what it came to.
 pub(super) async fn execute(scope: Scope<'_>, session: &Arc<Session>, tool: &'static str, request: ExecuteRequest) -> Result<ToolResult, Error> {
-    let finished = session.start(&scope.identity.caller, request, None)?.finished().await.map_err(|error| crate::error::ApiError::from(error).0)?;
+    let started = session.start(&scope.identity.caller, request, scope.following.and_then(Following::observer))?;
+    if let Some(following) = scope.following {
+        following.started(session, &started.id);
+    }
+    let finished = started.finished().await.map_err(|error| crate::error::ApiError::from(error).0)?;
     let execution = &finished.execution;
     let links = scope.links();
     let mut files = Vec::new();

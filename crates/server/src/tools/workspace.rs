@@ -29,10 +29,10 @@ const SHOW_BYTES: usize = 256 * 1024;
 const READ_BYTES: u64 = 256 * 1024 * 1024;
 /// Entries of one listing.
 const MAX_ENTRIES: usize = 1000;
-/// A picture up to this size comes along, in bytes.
-const PICTURE_BYTES: u64 = 1024 * 1024;
+/// A picture up to this size comes along, in bytes: as base64 within what clients take in one message.
+const PICTURE_BYTES: u64 = 480 * 1024;
 /// Types of pictures that models can see.
-const PICTURES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
+pub(crate) const PICTURES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
 
 /// Parameters of `ReadSessionFile`.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -134,14 +134,14 @@ fn written(scope: Scope<'_>, session: &Session, path: &Path) -> Result<Option<So
 }
 
 /// Reads at places of its own, since the descriptor may be shared, and never more than a size that was told.
-pub(super) struct Positioned {
+pub(crate) struct Positioned {
     file: File,
     at: u64,
     end: u64,
 }
 
 impl Positioned {
-    pub(super) fn new(file: File, size: u64) -> Self {
+    pub(crate) fn new(file: File, size: u64) -> Self {
         Self { file, at: 0, end: size }
     }
 }

@@ -11,10 +11,10 @@ use crate::exit::usage;
 const OWN: [&str; 5] = ["belljar", "server", "engine", "sandbox", "store"];
 
 /// Begins to log.
-pub(super) fn start(level: &str, format: LogFormat) -> anyhow::Result<()> {
+pub(crate) fn start(level: &str, format: LogFormat) -> anyhow::Result<()> {
     let filter = if matches!(level, "off" | "error" | "warn" | "info" | "debug" | "trace") {
-        // What hyper warns of is what any stranger can do.
-        OWN.iter().fold("warn,hyper=error".to_owned(), |text, own| format!("{text},{own}={level}"))
+        // What hyper warns of is what any stranger can do; rmcp's warnings quote what callers sent.
+        OWN.iter().fold("warn,hyper=error,rmcp=off".to_owned(), |text, own| format!("{text},{own}={level}"))
     } else {
         level.to_owned()
     };
