@@ -21,7 +21,7 @@ use crate::jwt::Issuer;
 use crate::limit::{Allowance, Allowances};
 use crate::listen::{Peer, Seat};
 use crate::settings::Share;
-use crate::{health, metrics};
+use crate::{health, mcp, metrics};
 
 /// How a key begins.
 pub const KEY_PREFIX: &str = "bj_";
@@ -150,7 +150,7 @@ fn everything(principal: &str, share: &Share) -> Identity {
 /// Lets requests pass that need no key, or come with a good one.
 pub(crate) async fn authenticate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    if health::is_open(request.method(), path) {
+    if health::is_open(request.method(), path) || mcp::is_open(&app, request.method(), path) {
         return next.run(request).await;
     }
     let browsable = request.method() == Method::GET && is_document(path);
@@ -171,7 +171,7 @@ pub(crate) async fn authenticate(State(app): State<Arc<App>>, mut request: Reque
     };
     let Some((identity, allowance)) = found else {
         app.auth.refused(peer.as_ref());
-        return unauthenticated(request.uri().path(), browsable);
+        return unauthenticated(request.uri().path(), browsable, mcp::challenge(&app, &request));
     };
     if let Some(seat) = request.extensions().get::<Arc<Seat>>() {
         seat.know();
@@ -185,11 +185,13 @@ pub(crate) async fn authenticate(State(app): State<Arc<App>>, mut request: Reque
     response
 }
 
-fn unauthenticated(path: &str, browsable: bool) -> Response {
+/// `challenge`: how to authenticate, where a key is not the only way.
+fn unauthenticated(path: &str, browsable: bool, challenge: Option<HeaderValue>) -> Response {
     let error = Error::new(ErrorKind::Unauthenticated, "a valid key is needed").hint("send `Authorization: Bearer <key>`");
     let mut response = refusal(path, error);
-    if browsable {
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"belljar\", charset=\"UTF-8\""));
+    let challenge = if browsable { Some(HeaderValue::from_static("Basic realm=\"belljar\", charset=\"UTF-8\"")) } else { challenge };
+    if let Some(challenge) = challenge {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     }
     response
 }

@@ -1,5 +1,7 @@
 //! Files on their way between callers and a session's workspace, for every surface.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,6 +10,8 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use engine::session::{FileEntry, Session};
 use engine::{Error, ErrorKind};
+
+use crate::rest::unreadable;
 
 /// Bytes written at once.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -38,6 +42,28 @@ pub(crate) async fn put(session: &Arc<Session>, path: &Path, bytes: &[u8]) -> Re
     let mut upload = session.upload(path, u64::try_from(bytes.len()).ok()).await?;
     for piece in bytes.chunks(CHUNK_BYTES) {
         upload.write(piece).await?;
+    }
+    Ok(upload.finish().await?.file)
+}
+
+/// Copies a file to a name in the workspace. Names go no other way than any upload's.
+///
+/// # Errors
+/// As of [`Session::upload`].
+pub(crate) async fn copy(session: &Arc<Session>, file: File, size: u64, to: &Path) -> Result<FileEntry, Error> {
+    let file = Arc::new(file);
+    let mut upload = session.upload(to, Some(size)).await?;
+    let mut at = 0;
+    while at < size {
+        let source = Arc::clone(&file);
+        let length = usize::try_from((size - at).min(CHUNK_BYTES as u64)).unwrap_or_default();
+        let read = tokio::task::spawn_blocking(move || {
+            let mut piece = vec![0; length];
+            source.read_exact_at(&mut piece, at).map(|()| piece)
+        });
+        let piece = read.await.map_err(|_| Error::new(ErrorKind::Internal, "the file could not be read"))?.map_err(|error| unreadable(&error))?;
+        upload.write(&piece).await?;
+        at = at.saturating_add(u64::try_from(length).unwrap_or_default());
     }
     Ok(upload.finish().await?.file)
 }

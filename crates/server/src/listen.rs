@@ -47,6 +47,8 @@ pub(crate) enum Peer {
         address: SocketAddr,
         /// The address that it reached us on, where only this machine has it.
         loopback: Option<IpAddr>,
+        /// It came over TLS.
+        is_encrypted: bool,
     },
     /// The user that runs this server, or root, on this machine.
     Local {
@@ -168,7 +170,7 @@ fn remote(hall: &Arc<Hall>, stream: TcpStream, address: SocketAddr, tls: Option<
     };
     let _ = stream.set_nodelay(true);
     let loopback = stream.local_addr().ok().map(|own| own.ip().to_canonical()).filter(IpAddr::is_loopback);
-    let peer = Peer::Remote { address, loopback };
+    let peer = Peer::Remote { address, loopback, is_encrypted: tls.is_some() };
     let within = Arc::clone(hall);
     hall.connections.spawn(async move {
         match tls {

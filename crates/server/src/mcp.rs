@@ -8,6 +8,8 @@ mod catalog;
 mod connection;
 mod follow;
 mod http;
+mod lines;
+mod metadata;
 mod pool;
 mod resources;
 mod server;
@@ -17,4 +19,6 @@ mod stream;
 pub use stdio::{Begin, Local, serve};
 
 pub(crate) use http::{Transport, router};
+pub(crate) use metadata::{challenge, is_open};
 pub(crate) use pool::answer as answer_pool;
+pub(crate) use resources::Address;

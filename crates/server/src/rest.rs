@@ -24,7 +24,7 @@ use utoipa_axum::routes;
 pub(crate) use body::Body;
 pub(crate) use call::{Call, Links, Query, RESOURCES, encode, open};
 pub(crate) use download::unreadable;
-pub(crate) use openapi::components;
+pub(crate) use openapi::{components, is_plain_host};
 pub(crate) use view::{ExecutionView, FileKind, FileView, schema, time};
 
 use crate::app::App;

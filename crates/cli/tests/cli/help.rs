@@ -17,6 +17,7 @@ const COMMANDS: &[&[&str]] = &[
     &["doctor"],
     &["bench"],
     &["serve"],
+    &["mcp"],
     &["keys"],
     &["keys", "create"],
     &["keys", "list"],

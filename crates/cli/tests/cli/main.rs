@@ -21,6 +21,7 @@ mod examples;
 mod help;
 mod keys;
 mod limits;
+mod mcp;
 mod object;
 mod output;
 mod remote;

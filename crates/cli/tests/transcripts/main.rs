@@ -20,6 +20,7 @@ mod support;
 mod aca;
 mod cli;
 mod compare;
+mod mcp;
 mod parse;
 mod rest;
 mod seen;
@@ -136,6 +137,12 @@ fn on_the_command_line_by_way_of_a_server() {
 fn on_the_native_routes() {
     let transcripts = transcripts();
     play_all(Kind::Rest, &mut rest::Native::new(server::Server::start(&transcripts)), &transcripts);
+}
+
+#[test]
+fn on_the_tools_of_mcp() {
+    let transcripts = transcripts();
+    play_all(Kind::Mcp, &mut mcp::Tools::new(server::Server::start(&transcripts)), &transcripts);
 }
 
 #[test]

@@ -13,6 +13,7 @@ pub(crate) enum Kind {
     /// A session of the server that runs for the same user.
     CliServed,
     Rest,
+    Mcp,
     AcaOld,
     AcaNew,
 }
@@ -44,14 +45,14 @@ impl Kind {
     pub(crate) fn meets(self, need: Need) -> bool {
         match need {
             Need::Sessions => !matches!(self, Self::Cli | Self::CliServed),
-            Need::Inputs => !matches!(self, Self::AcaOld | Self::AcaNew),
+            Need::Inputs => !matches!(self, Self::Mcp | Self::AcaOld | Self::AcaNew),
         }
     }
 
     /// An outcome in the words of this surface.
     pub(crate) fn word(self, outcome: &str) -> &str {
         match (self, outcome) {
-            (Self::Cli | Self::CliServed | Self::Rest, outcome) => outcome,
+            (Self::Cli | Self::CliServed | Self::Rest | Self::Mcp, outcome) => outcome,
             (Self::AcaOld, "completed") => "Success",
             (Self::AcaOld, _) => "Failure",
             (Self::AcaNew, "completed") => "Succeeded",
@@ -67,6 +68,7 @@ impl fmt::Display for Kind {
             Self::Cli => "cli",
             Self::CliServed => "cli-served",
             Self::Rest => "rest",
+            Self::Mcp => "mcp",
             Self::AcaOld => "aca-old",
             Self::AcaNew => "aca-new",
         })

@@ -112,7 +112,11 @@ pub(super) fn refusal(error: &Error) -> CallToolResult {
     if let Some(detail) = &error.detail {
         tracing::warn!(code = crate::error::status(error.kind).0, detail, "a tool failed");
     }
-    CallToolResult::error(vec![ContentBlock::text(words(error))])
+    let mut result = CallToolResult::error(vec![ContentBlock::text(words(error))]);
+    // For programs.
+    let facts = json!({"code": crate::error::status(error.kind).0, "message": error.message, "hint": error.hint});
+    result.meta = serde_json::from_value(json!({"belljar/error": facts})).ok();
+    result
 }
 
 /// An error in words, with what to do about it.

@@ -31,7 +31,7 @@ use crate::json;
 use crate::rest::Call;
 
 /// The path.
-const PATH: &str = "/mcp";
+pub(super) const PATH: &str = "/mcp";
 /// The header that names a connection.
 pub(super) const SESSION_HEADER: &str = "mcp-session-id";
 /// The header that names the revision.
@@ -91,7 +91,7 @@ impl Transport {
 
 /// The route.
 pub(crate) fn router() -> Router<Arc<App>> {
-    Router::new().route(PATH, any(handle).layer(axum::middleware::from_fn(crate::body::upload)))
+    Router::new().route(PATH, any(handle).layer(axum::middleware::from_fn(crate::body::upload))).merge(super::metadata::router())
 }
 
 async fn handle(State(app): State<Arc<App>>, call: Call, request: Request) -> Response {
@@ -163,7 +163,11 @@ impl<'a> Asked<'a> {
         match *request.method() {
             Method::POST => self.post(request, has_connection).await,
             Method::GET if self.takes_stream && has_connection => Ok(self.pass(request).await),
-            Method::DELETE if has_connection => Ok(self.pass(request).await),
+            Method::DELETE if has_connection => {
+                let response = self.pass(request).await;
+                // One client takes 202 for a failure.
+                Ok(if response.status() == StatusCode::ACCEPTED { StatusCode::NO_CONTENT.into_response() } else { response })
+            }
             _ => Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, TRANSPORT, "send messages with POST; GET opens the stream of a connection, and DELETE ends one")),
         }
     }

@@ -84,10 +84,16 @@ impl Environments {
 #[derive(Deserialize)]
 struct Message {
     jsonrpc: String,
+    /// `None`: it is not there, which makes a notification; null is no id.
+    #[serde(default, deserialize_with = "there")]
     id: Option<Json>,
     method: String,
     #[serde(default)]
     params: Option<Map<String, Json>>,
+}
+
+fn there<'de, D: serde::Deserializer<'de>>(reader: D) -> Result<Option<Json>, D::Error> {
+    Json::deserialize(reader).map(Some)
 }
 
 /// An error of JSON-RPC.

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OnceCell, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::lines::Lines;
 use super::server::Server;
 use crate::app::App;
 use crate::identity::{Identity, Roles};
@@ -75,7 +76,7 @@ pub async fn serve(
     let early = Arc::clone(&local);
     // Where this fails, the call that needs it says why.
     tokio::spawn(async move { drop(early.app().await) });
-    let serving = serve_server_with_ct(Server::local(local), (input, output), stop.clone()).await;
+    let serving = serve_server_with_ct(Server::local(local), Lines::new(input, output), stop.clone()).await;
     let running = match serving {
         Ok(running) => running,
         Err(_) if stop.is_cancelled() => return Ok(()),

@@ -82,7 +82,8 @@ pub(crate) async fn openapi_2(call: Call, headers: HeaderMap) -> Result<Response
     Ok(json_answer(pretty(&document)))
 }
 
-fn is_plain_host(host: &str) -> bool {
+/// Whether a host may be repeated to who named it.
+pub(crate) fn is_plain_host(host: &str) -> bool {
     !host.is_empty() && host.len() <= 255 && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte))
 }
 

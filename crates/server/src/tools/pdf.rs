@@ -13,13 +13,12 @@ use serde_json::Value as Json;
 use utoipa::ToSchema;
 
 use super::{Scope, ToolResult, code, grouped, params, path, seconds};
+use crate::files::copy;
 use crate::json::Whole;
 use crate::rest::{FileView, unreadable};
 
 /// Where the header and the end mark have to stand, in bytes from the start and from the end: what readers accept.
 const EDGE_BYTES: u64 = 1024;
-/// Bytes copied at once.
-const CHUNK_BYTES: u64 = 256 * 1024;
 
 /// Parameters of `GeneratePdfReport`.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -110,25 +109,6 @@ fn looks_like_pdf(file: &File, size: u64) -> io::Result<bool> {
     file.read_exact_at(&mut end, size.saturating_sub(edge))?;
     let has = |bytes: &[u8], mark: &[u8]| bytes.windows(mark.len()).any(|window| window == mark);
     Ok(has(&start, b"%PDF-") && has(&end, b"%%EOF"))
-}
-
-/// Copies bytes to a new name in the workspace. Names go no other way than any upload's.
-async fn copy(session: &Arc<Session>, file: File, size: u64, to: &Path) -> Result<FileEntry, Error> {
-    let file = Arc::new(file);
-    let mut upload = session.upload(to, Some(size)).await?;
-    let mut at = 0;
-    while at < size {
-        let source = Arc::clone(&file);
-        let length = usize::try_from((size - at).min(CHUNK_BYTES)).unwrap_or_default();
-        let read = tokio::task::spawn_blocking(move || {
-            let mut piece = vec![0; length];
-            source.read_exact_at(&mut piece, at).map(|()| piece)
-        });
-        let piece = read.await.map_err(|_| Error::new(ErrorKind::Internal, "the file could not be read"))?.map_err(|error| unreadable(&error))?;
-        upload.write(&piece).await?;
-        at = at.saturating_add(u64::try_from(length).unwrap_or_default());
-    }
-    Ok(upload.finish().await?.file)
 }
 
 #[cfg(test)]

@@ -15,9 +15,10 @@ use utoipa::ToSchema;
 
 use super::lines::LineReader;
 use super::{Lines, Scope, ToolResult, grouped, params, path};
-use crate::files::{decode, put};
+use crate::files::{copy, decode, put};
+use crate::mcp::Address;
 use crate::json::Whole;
-use crate::rest::{FileKind, FileView, unreadable};
+use crate::rest::{FileKind, FileView, RESOURCES, unreadable};
 
 /// Lines of one call.
 const MAX_LINES: u64 = 2000;
@@ -80,8 +81,7 @@ pub(crate) struct UploadParams {
     /// The file's name, or its path relative to /mnt/data.
     #[schema(min_length = 1)]
     file_name: String,
-    /// The bytes, as base64.
-    #[schema(format = Byte)]
+    /// The bytes, as base64; or the address of a resource (belljar://…), to copy a file of another session.
     content_base64: String,
 }
 
@@ -280,12 +280,21 @@ async fn picture(file: File, size: u64, view: &FileView) -> Result<Output, Error
 pub(super) async fn upload(scope: Scope<'_>, asked: Json) -> Result<ToolResult, Error> {
     let asked: UploadParams = params("UploadFileToSession", asked)?;
     let file_path = path("fileName", &asked.file_name)?;
-    let bytes = decode(&asked.content_base64).map_err(|error| {
+    let named = |error: Error| {
         let message = format!("`contentBase64`: {}", error.message);
-        Error { message, ..error }.hint("encode the file's bytes with standard base64")
-    })?;
-    let session = scope.open().await?;
-    let entry = put(&session, &file_path, &bytes).await?;
+        Error { message, ..error }
+    };
+    let entry = if asked.content_base64.starts_with(RESOURCES) {
+        let (file, size, _) = Address::parse(&asked.content_base64).map_err(named)?.open(scope.app, scope.identity, scope.pool).await.map_err(named)?;
+        let most = scope.app.settings().limits.upload_bytes;
+        if size > most {
+            return Err(Error::new(ErrorKind::TooLarge, format!("the file has {} bytes, {} are allowed", grouped(size), grouped(most))).hint("copy a part of it"));
+        }
+        copy(&scope.open().await?, file, size, &file_path).await?
+    } else {
+        let bytes = decode(&asked.content_base64).map_err(|error| named(error).hint("encode the file's bytes with standard base64"))?;
+        put(&scope.open().await?, &file_path, &bytes).await?
+    };
     debug_assert_eq!(entry.kind, Kind::File, "what was written is a file");
     let view = FileView::of(&entry, &scope.links());
     let text = format!("wrote /mnt/data/{} ({} bytes)\n", view.path, grouped(view.size_bytes));

@@ -13,7 +13,7 @@ use engine::{Controls, Engine, Imports, Limits, PoolSettings};
 use server::app::{App, Start};
 use server::listen::{self, Listener};
 use server::settings::Settings;
-use store::{NewKey, Options, Role, Store};
+use store::{CreatedKey, NewKey, Options, Role, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Answer, Request};
@@ -27,7 +27,9 @@ pub(crate) const NARROW: &str = "narrow";
 /// A server; ended when it is dropped.
 pub(crate) struct Scene {
     pub(crate) address: SocketAddr,
-    keys: HashMap<&'static str, String>,
+    pub(crate) keys: HashMap<&'static str, CreatedKey>,
+    #[allow(dead_code, reason = "shared with the tests `mcp`, which revoke keys")]
+    pub(crate) store: Arc<Store>,
     sessions: Arc<Sessions>,
     stop: CancellationToken,
     runtime: Option<tokio::runtime::Runtime>,
@@ -50,19 +52,19 @@ pub(crate) fn scene() -> Scene {
     let store = Store::open(folder.path(), Options::default()).unwrap();
     let keys = [ALICE, BOB, WATCHER, NARROW].into_iter().map(|name| (name, key(&store, name))).collect();
     let (default_pool, settings) = ("default".to_owned(), Settings::default());
-    let app = App::new(Start { sessions: Arc::clone(&sessions), default_pool, store, dev_key: None, issuer: None, settings });
+    let app = App::new(Start { sessions: Arc::clone(&sessions), default_pool, store: Arc::clone(&store), dev_key: None, issuer: None, settings });
     let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0))).unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
     runtime.spawn(listen::serve(app, vec![Listener::Tcp(listener, None)], stop.clone()));
     drop(entered);
-    Scene { address, keys, sessions, stop, runtime: Some(runtime), _engine: engine, _folder: folder, _turn: turn }
+    Scene { address, keys, store, sessions, stop, runtime: Some(runtime), _engine: engine, _folder: folder, _turn: turn }
 }
 
-fn key(store: &Store, name: &str) -> String {
+fn key(store: &Store, name: &str) -> CreatedKey {
     let roles = vec![if name == WATCHER { Role::Observe } else { Role::Execute }];
     let pools = (name == NARROW).then(|| vec!["second".to_owned()]);
-    store.create_key(NewKey { name: name.to_owned(), roles, pools, ..NewKey::default() }, "test").unwrap().key
+    store.create_key(NewKey { name: name.to_owned(), roles, pools, ..NewKey::default() }, "test").unwrap()
 }
 
 fn pool(name: &str, max_sessions: usize, create_on_use: bool) -> SessionPoolSettings {
@@ -90,11 +92,15 @@ impl Scene {
 
     /// A request with a caller's key; of one that has none, with its name.
     pub(crate) fn ask_as(&self, caller: &str, method: &str, target: &str) -> Request {
-        let key = self.keys.get(caller).map_or(caller, String::as_str);
-        Request::new(self.address, method, target).header("Authorization", &format!("Bearer {key}"))
+        Request::new(self.address, method, target).header("Authorization", &format!("Bearer {}", self.key(caller)))
+    }
+
+    pub(crate) fn key<'a>(&'a self, caller: &'a str) -> &'a str {
+        self.keys.get(caller).map_or(caller, |key| &key.key)
     }
 
     /// Runs Python code to its end.
+    #[allow(dead_code, reason = "shared with the tests `mcp`, which run it otherwise")]
     pub(crate) fn python(&self, session: &str, code: &str) -> Answer {
         self.ask("POST", &format!("/v1/sessions/{session}/executions")).json(&serde_json::json!({"code": code})).send()
     }

@@ -17,7 +17,7 @@ fn asking(method: &str, path: &str, authorization: Option<&str>) -> Request<Body
         request = request.header(header::AUTHORIZATION, authorization);
     }
     let mut request = request.body(Body::empty()).unwrap();
-    request.extensions_mut().insert(Peer::Remote { address: "127.0.0.1:9".parse().unwrap(), loopback: Some([127, 0, 0, 1].into()) });
+    request.extensions_mut().insert(Peer::Remote { address: "127.0.0.1:9".parse().unwrap(), loopback: Some([127, 0, 0, 1].into()), is_encrypted: false });
     request
 }
 
@@ -198,4 +198,38 @@ async fn names_and_pages_that_are_not_ours_are_refused() {
     let answer = served.ask("OPTIONS /test/echo", preflight, "").await;
     assert!(status(&answer) == "403" && !answer.to_ascii_lowercase().contains("access-control-"), "{answer}");
     assert_eq!(status(&served.ask("GET /healthz", "Origin: http://evil.example\r\n", "").await), "200", "what changes nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_no_token_is_told_where_to_get_one() {
+    const PATH: &str = "/.well-known/oauth-protected-resource/mcp";
+    let jwt = crate::settings::JwtSettings {
+        issuer: "https://issuer.example".to_owned(),
+        audiences: vec!["https://localhost/mcp".to_owned()],
+        keys: crate::settings::JwksSource::File("keys.json".into()),
+        role_claim: "roles".to_owned(),
+        roles: Vec::new(),
+        pools_claim: None,
+    };
+    let (app, _folder) = app(Settings { jwt: Some(jwt), ..Settings::default() });
+    let (router, ask) = (router(Arc::clone(&app)), |method, path| asking(method, path, None));
+    let refused = router.clone().oneshot(ask("POST", "/mcp")).await.unwrap();
+    let challenge = format!("Bearer resource_metadata=\"http://localhost{PATH}\"");
+    assert_eq!((refused.status(), refused.headers()[header::WWW_AUTHENTICATE].to_str().unwrap()), (StatusCode::UNAUTHORIZED, challenge.as_str()));
+    let elsewhere = router.clone().oneshot(ask("GET", "/v1/sessions")).await.unwrap();
+    assert_eq!(elsewhere.headers()[header::WWW_AUTHENTICATE], "Bearer");
+    for path in [PATH, "/.well-known/oauth-protected-resource"] {
+        let told = router.clone().oneshot(ask("GET", path)).await.unwrap();
+        assert_eq!(told.status(), StatusCode::OK, "{path}");
+        let told: serde_json::Value = serde_json::from_slice(&to_bytes(told.into_body(), 10_000).await.unwrap()).unwrap();
+        assert_eq!((&told["resource"], &told["authorization_servers"][0]), (&"http://localhost/mcp".into(), &"https://issuer.example".into()));
+    }
+    let mut secure = ask("POST", "/mcp");
+    secure.extensions_mut().insert(Peer::Remote { address: "127.0.0.1:9".parse().unwrap(), loopback: Some([127, 0, 0, 1].into()), is_encrypted: true });
+    let refused = router.clone().oneshot(secure).await.unwrap();
+    assert!(refused.headers()[header::WWW_AUTHENTICATE].to_str().unwrap().contains("\"https://localhost/"), "{refused:?}");
+    // Without an issuer there is nothing to be told, and strangers are refused as everywhere.
+    app.set(Settings::default());
+    assert_eq!(router.clone().oneshot(ask("GET", PATH)).await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(router.oneshot(ask("POST", "/mcp")).await.unwrap().headers()[header::WWW_AUTHENTICATE], "Bearer");
 }
