@@ -21,10 +21,12 @@ pub(crate) enum Need {
     Sessions,
     /// Values that code is given.
     Inputs,
+    /// What the service keeps of a long output, rather than what a tool shows of it.
+    LongOutput,
 }
 
 impl Need {
-    pub(crate) const ALL: [Self; 2] = [Self::Sessions, Self::Inputs];
+    pub(crate) const ALL: [Self; 3] = [Self::Sessions, Self::Inputs, Self::LongOutput];
 }
 
 impl fmt::Display for Need {
@@ -32,6 +34,7 @@ impl fmt::Display for Need {
         formatter.write_str(match self {
             Self::Sessions => "sessions: needed",
             Self::Inputs => "inputs: needed",
+            Self::LongOutput => "long output: needed",
         })
     }
 }
@@ -338,15 +341,15 @@ mod tests {
 
     #[test]
     fn a_transcript_is_read() {
-        let text = "# what it shows\n\nsessions: needed\ninputs: needed\nlimits: processes = 40, cpus = 0.5\n> upload a b.txt\n1,2\n\n# 3\n\n\
+        let text = "# what it shows\n\nsessions: needed\ninputs: needed\nlong output: needed\nlimits: processes = 40, cpus = 0.5\n> upload a b.txt\n1,2\n\n# 3\n\n\
             > execute python timeout=3 inputs={\"n\": [1, 2]}\nif True:\n\n    print('\\n')\n< stdout a\\0\\\\\n< stdout\n< stdout end\\c\n< json {\"a\": \"\\n\"}\n\n# then\n> list\n< file a b.txt\n";
         let transcript = Transcript::parse("x", text).unwrap();
         assert_eq!((transcript.needs.as_slice(), transcript.limits.join("|").as_str()), (Need::ALL.as_slice(), "processes = 40|cpus = 0.5"));
         let [upload, execute, list] = transcript.steps.as_slice() else { panic!("{transcript:?}") };
-        assert_eq!((upload.line, &upload.action), (6, &Action::Upload { path: "a b.txt".to_owned(), content: "1,2\n\n# 3\n".to_owned() }));
+        assert_eq!((upload.line, &upload.action), (7, &Action::Upload { path: "a b.txt".to_owned(), content: "1,2\n\n# 3\n".to_owned() }));
         let inputs = serde_json::from_str("{\"n\": [1, 2]}").unwrap();
         let expected = Execute { is_shell: false, code: "if True:\n\n    print('\\n')".to_owned(), timeout: Some(3), inputs };
-        assert_eq!((execute.line, &execute.action), (11, &Action::Execute(expected)));
+        assert_eq!((execute.line, &execute.action), (12, &Action::Execute(expected)));
         assert_eq!(joined(&execute.expected(Check::Stdout)), "a\0\\\n\nend");
         assert_eq!((execute.expected(Check::Json), list.expected(Check::File)), (vec!["{\"a\": \"\\n\"}"], vec!["a b.txt"]));
     }

@@ -45,6 +45,7 @@ impl Kind {
     pub(crate) fn meets(self, need: Need) -> bool {
         match need {
             Need::Sessions => !matches!(self, Self::Cli | Self::CliServed),
+            Need::LongOutput => self != Self::Mcp,
             Need::Inputs => !matches!(self, Self::Mcp | Self::AcaOld | Self::AcaNew),
         }
     }
