@@ -12,6 +12,7 @@ mod lines;
 mod metadata;
 mod pool;
 mod resources;
+mod room;
 mod server;
 mod stdio;
 mod stream;

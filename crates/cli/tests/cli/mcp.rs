@@ -124,7 +124,8 @@ fn nothing_but_the_protocol_is_on_standard_output() {
     let result = client.python(&code);
     let seen = result["structuredContent"]["stdout"].as_str().unwrap();
     assert!(seen.contains("forged"), "the control: it was written, and is in the result: {result}");
-    let shell = client.call("RunShellCommand", json!({"command": format!("echo '{FORGED}'; echo '{FORGED}' >&2; for f in /dev/std*; do echo '{FORGED}' > $f; done")}));
+    let shell =
+        client.call("RunShellCommand", json!({"command": format!("echo '{FORGED}'; echo '{FORGED}' >&2; for f in /dev/std*; do echo '{FORGED}' > $f; done")}));
     assert!(shell["structuredContent"]["stdout"].as_str().unwrap().contains("forged"), "{shell}");
     // Also while somebody listens to what it writes.
     client.ask("logging/setLevel", json!({"level": "debug"}));
@@ -142,7 +143,8 @@ fn the_process_is_the_connection_in_every_revision() {
     let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}});
     let discovered = client.ask("server/discover", json!({"_meta": meta}));
     assert!(discovered["result"]["supportedVersions"].as_array().unwrap().contains(&json!("2026-07-28")), "{discovered}");
-    let mut call = |code: &str| client.ask("tools/call", json!({"name": "ExecutePythonCode", "arguments": {"pythonCode": code}, "_meta": meta}))["result"].clone();
+    let mut call =
+        |code: &str| client.ask("tools/call", json!({"name": "ExecutePythonCode", "arguments": {"pythonCode": code}, "_meta": meta}))["result"].clone();
     call("x = 5");
     let again = call("x");
     assert_eq!(again["structuredContent"]["result"]["json"], 5, "{again}");
@@ -184,7 +186,11 @@ fn several_work_side_by_side_on_one_data_folder_and_beside_a_server() {
         let data = format!("{}/mcp/{number}", place.data());
         let output = Command::new(support::binary()).args(["--data", &data, "audit", "query", "--json", "--kind", "execution_intended"]).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str::<Json>(line).unwrap()["detail"]["surface"].clone()).collect::<Vec<_>>()
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str::<Json>(line).unwrap()["detail"]["surface"].clone())
+            .collect::<Vec<_>>()
     };
     let (first, second) = (recorded(0), recorded(1));
     assert_eq!(first.len() + second.len(), 4, "{first:?} {second:?}");

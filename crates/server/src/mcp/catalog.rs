@@ -50,7 +50,8 @@ fn input(tool: &crate::tools::Tool) -> Json {
 
 fn output(gives: Gives) -> Json {
     let components = crate::rest::components();
-    let mut schema = plain(&json!({"$ref": format!("#/components/schemas/{}", if gives == Gives::Execution { "Execution" } else { "ToolAnswer" })}), components);
+    let mut schema =
+        plain(&json!({"$ref": format!("#/components/schemas/{}", if gives == Gives::Execution { "Execution" } else { "ToolAnswer" })}), components);
     if gives == Gives::Files {
         if let Some(properties) = schema.get_mut("properties").and_then(Json::as_object_mut) {
             properties.retain(|name, _| FILE_FIELDS.contains(&name.as_str()));

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use futures_util::Stream;
 use rmcp::RoleServer;
 use rmcp::model::{
-    ClientJsonRpcMessage, ClientNotification, GetExtensions, GetMeta, JsonRpcMessage, ProgressToken, ProtocolVersion, RequestId,
-    ServerJsonRpcMessage, ServerNotification, ServerResult,
+    ClientJsonRpcMessage, ClientNotification, GetExtensions, GetMeta, JsonRpcMessage, ProgressToken, ProtocolVersion, RequestId, ServerJsonRpcMessage,
+    ServerNotification, ServerResult,
 };
 use rmcp::transport::Transport;
 use rmcp::transport::streamable_http_server::session::{ServerSseMessage, SessionId, SessionManager};
@@ -154,8 +154,7 @@ impl Connections {
             owner.is_none_or(|owner| state.owner.as_ref().is_some_and(|of| of.principal == owner.principal)).then_some(state.used)
         };
         for (most, owner) in [(MAX_OF_ONE, Some(&owner)), (MAX_CONNECTIONS, None)] {
-            let mut used: Vec<(Instant, SessionId)> =
-                all.iter().filter_map(|(id, connection)| Some((last_use(connection, owner)?, Arc::clone(id)))).collect();
+            let mut used: Vec<(Instant, SessionId)> = all.iter().filter_map(|(id, connection)| Some((last_use(connection, owner)?, Arc::clone(id)))).collect();
             let over = used.len().saturating_sub(most);
             used.sort();
             for (_, id) in used.into_iter().take(over) {
@@ -177,7 +176,9 @@ impl Connections {
                 state.streams.remove(&number).iter().for_each(|line| connection.forget(line.bytes));
             }
             let is_used = !state.requests.is_empty() || state.streams.values().any(|line| line.reader > 0);
-            let is_idle = !is_used && now.saturating_duration_since(state.used) >= self.idle;
+            // Who began it is known as soon as it has begun.
+            let most = if state.owner.is_some() { self.idle } else { KEPT };
+            let is_idle = !is_used && now.saturating_duration_since(state.used) >= most;
             drop(state);
             if is_idle {
                 connection.end();
@@ -208,6 +209,11 @@ impl Connection {
 
     fn forget(&self, bytes: usize) {
         self.kept.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn shrink(&self, line: &mut Line) {
+        let most = if self.kept.load(Ordering::Relaxed) > ALL_KEPT_BYTES { 0 } else { KEPT_BYTES };
+        self.forget(line.shrink(most));
     }
 
     /// Ends it: nothing more is taken or said.
@@ -253,13 +259,17 @@ impl Connection {
                     return;
                 }
                 if let Some(said) = said.take_if(|_| has_room) {
-                    self.kept.fetch_add(bytes, Ordering::Relaxed);
-                    line.push(said);
+                    // What nobody reads is kept where there is room for it.
+                    if line.reader > 0 || self.kept.load(Ordering::Relaxed).saturating_add(bytes) <= ALL_KEPT_BYTES {
+                        self.kept.fetch_add(bytes, Ordering::Relaxed);
+                        line.push(said);
+                    } else {
+                        self.forget(line.pass());
+                    }
                     if is_last {
                         line.over = Some(Instant::now());
                     }
-                    let most = if self.kept.load(Ordering::Relaxed) > ALL_KEPT_BYTES { 0 } else { KEPT_BYTES };
-                    self.forget(line.shrink(most));
+                    self.shrink(line);
                     break;
                 }
             }
@@ -312,6 +322,7 @@ impl Reading {
                 state.used = Instant::now();
                 let line = state.streams.get_mut(&self.number).filter(|line| line.reader == self.reader)?;
                 if let Some((number, message)) = line.take() {
+                    self.connection.shrink(line);
                     drop(state);
                     self.prime = None;
                     self.connection.news.notify_waiters();
@@ -430,10 +441,20 @@ impl Line {
         self.next = self.next.saturating_add(1);
     }
 
-    /// Drops what is kept over this many bytes, oldest first, but the last message; and with a reader nothing that it has not taken.
+    /// A message that is not kept: nobody who comes back gets what was before it.
+    fn pass(&mut self) -> usize {
+        let forgotten = std::mem::take(&mut self.bytes);
+        self.said.clear();
+        self.ahead = 0;
+        self.next = self.next.saturating_add(1);
+        (self.first, self.taken) = (self.next, self.next);
+        forgotten
+    }
+
+    /// Drops what is kept over this many bytes, oldest first: what was taken, and where nobody reads all but the last. Tells how many bytes that is.
     fn shrink(&mut self, most: usize) -> usize {
         let before = self.bytes;
-        while self.bytes > most && self.said.len() > 1 && (self.reader == 0 || self.first < self.taken) {
+        while self.bytes > most && (self.first < self.taken || (self.reader == 0 && self.said.len() > 1)) {
             let Some(said) = self.said.pop_front() else { break };
             self.bytes = self.bytes.saturating_sub(said.bytes);
             self.first = self.first.saturating_add(1);
@@ -545,7 +566,8 @@ impl SessionManager for Connections {
 
     async fn resume(&self, id: &SessionId, last: String) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, ConnectionError> {
         let connection = self.find(id)?;
-        let (number, stream) = last.split_once('/').and_then(|(number, stream)| Some((number.parse::<u64>().ok()?, stream.parse().ok()?))).ok_or(ConnectionError::Missed)?;
+        let (number, stream) =
+            last.split_once('/').and_then(|(number, stream)| Some((number.parse::<u64>().ok()?, stream.parse().ok()?))).ok_or(ConnectionError::Missed)?;
         let from = number.saturating_add(1);
         let is_kept = connection.lock().streams.get(&stream).is_some_and(|line: &Line| (line.first..=line.next).contains(&from));
         if is_kept { Ok(connection.read(stream, from, None)) } else { Err(ConnectionError::Missed) }
@@ -577,5 +599,134 @@ impl Transport<RoleServer> for Outlet {
     async fn close(&mut self) -> Result<(), ConnectionError> {
         self.connection.end();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[expect(deprecated, reason = "messages of the log are deprecated, and spoken")]
+mod tests {
+    use super::*;
+    use futures_util::StreamExt;
+    use rmcp::model::{EmptyResult, JsonRpcResponse, JsonRpcVersion2_0, LoggingMessageNotification, ProgressNotification, ProgressNotificationParam};
+    use serde_json::json;
+
+    fn owner(principal: &str) -> Owner {
+        Owner { principal: principal.into(), pool: "default".to_owned() }
+    }
+
+    fn ask(id: i64) -> ClientJsonRpcMessage {
+        let text = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "x", "_meta": {"progressToken": id}}});
+        serde_json::from_value(text).unwrap()
+    }
+
+    fn answer(id: i64) -> ServerJsonRpcMessage {
+        JsonRpcMessage::Response(JsonRpcResponse { jsonrpc: JsonRpcVersion2_0, id: RequestId::Number(id), result: ServerResult::EmptyResult(EmptyResult {}) })
+    }
+
+    fn progress(token: i64, text: String) -> ServerJsonRpcMessage {
+        let param = ProgressNotificationParam::new(ProgressToken(RequestId::Number(token)), 1.0).with_message(text);
+        JsonRpcMessage::notification(ProgressNotification::new(param).into())
+    }
+
+    /// A connection that somebody has begun, with its server's end.
+    async fn begun(connections: &Arc<Connections>, principal: &str) -> (SessionId, Outlet) {
+        let (id, outlet) = connections.create_session().await.unwrap();
+        connections.belongs(&id, owner(principal));
+        (id, outlet)
+    }
+
+    #[tokio::test]
+    async fn messages_go_to_the_stream_that_they_are_about_and_can_be_read_again() {
+        let connections = Connections::new(Duration::from_secs(300));
+        let (id, mut outlet) = begun(&connections, "a").await;
+        let (one, two) = (connections.create_stream(&id, ask(1)).await.unwrap(), connections.create_stream(&id, ask(2)).await.unwrap());
+        assert!(outlet.receive().await.is_some() && outlet.receive().await.is_some());
+        let mut log = LoggingMessageNotification::new(rmcp::model::LoggingMessageNotificationParam::new(rmcp::model::LoggingLevel::Info, json!("x")));
+        log.extensions.insert(About(RequestId::Number(1)));
+        outlet.send(JsonRpcMessage::notification(log.into())).await.unwrap();
+        outlet.send(progress(2, "two".to_owned())).await.unwrap();
+        for id in [2, 1] {
+            outlet.send(answer(id)).await.unwrap();
+        }
+        let ids = |events: Vec<ServerSseMessage>| events.into_iter().filter_map(|event| event.event_id).collect::<Vec<_>>();
+        assert_eq!(ids(one.collect().await), ["1/1", "2/1"]);
+        assert_eq!(ids(two.collect().await), ["1/2", "2/2"]);
+        assert_eq!(ids(connections.resume(&id, "1/2".to_owned()).await.unwrap().collect().await), ["2/2"]);
+        assert!(ids(connections.resume(&id, "2/2".to_owned()).await.unwrap().collect().await).is_empty());
+        for missed in ["3/2", "1/3", "1", "x/y", ""] {
+            assert!(connections.resume(&id, missed.to_owned()).await.is_err(), "{missed}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_reads_nothing_makes_the_writer_wait_and_nothing_grow() {
+        let connections = Connections::new(Duration::from_secs(300));
+        let (id, mut outlet) = begun(&connections, "a").await;
+        let mut stream = Box::pin(connections.create_stream(&id, ask(1)).await.unwrap());
+        let piece = "x".repeat(AHEAD_BYTES / 4);
+        let mut written = 0;
+        while tokio::time::timeout(Duration::from_millis(50), outlet.send(progress(1, piece.clone()))).await.is_ok() {
+            written += 1;
+            assert!(written < 10, "nobody reads, and still it is written");
+        }
+        assert!(written >= 3);
+        let waiting = outlet.send(answer(1));
+        let reading = async { while stream.next().await.is_some() {} };
+        tokio::join!(async { waiting.await.unwrap() }, reading);
+    }
+
+    #[tokio::test]
+    async fn what_nobody_reads_is_bounded_and_forgotten_in_the_end() {
+        let connections = Connections::new(Duration::from_secs(300));
+        let (id, mut outlet) = begun(&connections, "a").await;
+        drop(connections.create_stream(&id, ask(1)).await.unwrap());
+        let piece = "x".repeat(KEPT_BYTES / 4);
+        for _ in 0..20 {
+            outlet.send(progress(1, piece.clone())).await.unwrap();
+        }
+        assert!(connections.kept.load(Ordering::Relaxed) <= KEPT_BYTES);
+        outlet.send(answer(1)).await.unwrap();
+        let last = connections.resume(&id, "20/1".to_owned()).await.unwrap().collect::<Vec<_>>().await;
+        assert_eq!(last.len(), 1, "the answer is there for who comes back in time");
+        assert!(connections.resume(&id, "1/1".to_owned()).await.is_err(), "and what is gone is not passed over in silence");
+        // As if others kept as much as there is room for.
+        connections.kept.fetch_add(ALL_KEPT_BYTES, Ordering::Relaxed);
+        drop(connections.create_stream(&id, ask(2)).await.unwrap());
+        outlet.send(answer(2)).await.unwrap();
+        assert!(connections.resume(&id, "0/2".to_owned()).await.is_err());
+        connections.close_session(&id).await.unwrap();
+        drop(outlet);
+        assert_eq!(connections.kept.load(Ordering::Relaxed), ALL_KEPT_BYTES, "nothing is kept of a connection that is gone");
+    }
+
+    #[tokio::test]
+    async fn too_many_connections_of_one_make_its_own_oldest_go() {
+        let connections = Connections::new(Duration::from_secs(300));
+        let (other, _outlet) = begun(&connections, "b").await;
+        let mut outlets = Vec::new();
+        for _ in 0..=MAX_OF_ONE {
+            outlets.push(begun(&connections, "a").await);
+        }
+        let known = |id: &SessionId| connections.lock().contains_key(id);
+        assert!(!known(&outlets[0].0) && known(&outlets[1].0) && known(&other));
+        assert!(outlets[0].1.receive().await.is_none(), "its server hears that it is over");
+    }
+
+    #[tokio::test]
+    async fn idle_connections_are_forgotten_and_used_ones_are_not() {
+        let connections = Connections::new(Duration::ZERO);
+        let (read, mut outlet) = begun(&connections, "a").await;
+        let (silent, _silent) = begun(&connections, "a").await;
+        let (asked, mut busy) = begun(&connections, "a").await;
+        let stream = connections.create_standalone_stream(&read).await.unwrap();
+        drop(connections.create_stream(&asked, ask(1)).await.unwrap());
+        connections.look();
+        let known = |id: &SessionId| connections.lock().contains_key(id);
+        assert!(known(&read) && !known(&silent) && known(&asked), "one is read, one is silent, one waits for an answer");
+        drop(stream);
+        busy.send(answer(1)).await.unwrap();
+        connections.look();
+        assert!(!known(&read) && !known(&asked));
+        assert!(outlet.receive().await.is_none());
     }
 }

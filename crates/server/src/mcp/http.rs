@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::answer::words;
 use super::connection::{Connections, Owner};
 use super::pool::Environments;
+use super::room::{Room, Turn};
 use super::server::{Pool, Server};
 use super::stream::{self, Answer};
 use crate::app::App;
@@ -45,6 +46,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// A connection is remembered at least for so long.
 const MIN_IDLE: Duration = Duration::from_secs(300);
 
+/// The method whose answers are large.
+const READ: &str = "resources/read";
+
 /// Errors of JSON-RPC.
 const PARSE_ERROR: i32 = -32700;
 const INVALID_REQUEST: i32 = -32600;
@@ -56,6 +60,7 @@ pub(crate) struct Transport {
     /// Of the servers of pools.
     pub(super) environments: Environments,
     connections: Arc<Connections>,
+    room: Room,
     /// For connections.
     lasting: StreamableHttpService<Server, Connections>,
     /// For requests that belong to none.
@@ -73,7 +78,7 @@ impl Transport {
         let config = config.with_sse_keep_alive(Some(KEEP_ALIVE)).with_sse_retry(None).with_max_request_body_bytes(BODY_BYTES).with_json_response(true);
         let lasting = StreamableHttpService::new(|| Ok(Server::new()), Arc::clone(&connections), config.clone());
         let single = StreamableHttpService::new(|| Ok(Server::new()), Arc::default(), config.with_legacy_session_mode(false));
-        Self { environments: Environments::default(), connections, lasting, single, stop }
+        Self { environments: Environments::default(), connections, room: Room::default(), lasting, single, stop }
     }
 
     /// Ends all streams.
@@ -154,7 +159,8 @@ impl<'a> Asked<'a> {
 
     async fn answer(&self, request: Request) -> Result<Response, Refusal> {
         // Revisions without connections do not look at this header.
-        let is_stateless = request.headers().get(VERSION_HEADER).is_some_and(|version| version.as_bytes() >= ProtocolVersion::NO_INITIALIZE.as_str().as_bytes());
+        let is_stateless =
+            request.headers().get(VERSION_HEADER).is_some_and(|version| version.as_bytes() >= ProtocolVersion::NO_INITIALIZE.as_str().as_bytes());
         if !is_stateless && matches!(&self.connection, Some((_, None))) {
             let message = "there is no such connection: it has ended, or never was. Begin a new one with `initialize`";
             return Err(Refusal::new(StatusCode::NOT_FOUND, TRANSPORT, message));
@@ -168,7 +174,11 @@ impl<'a> Asked<'a> {
                 // One client takes 202 for a failure.
                 Ok(if response.status() == StatusCode::ACCEPTED { StatusCode::NO_CONTENT.into_response() } else { response })
             }
-            _ => Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, TRANSPORT, "send messages with POST; GET opens the stream of a connection, and DELETE ends one")),
+            _ => Err(Refusal::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                TRANSPORT,
+                "send messages with POST; GET opens the stream of a connection, and DELETE ends one",
+            )),
         }
     }
 
@@ -185,7 +195,8 @@ impl<'a> Asked<'a> {
         }
         let (mut parts, body) = request.into_parts();
         // What is too long, or does not come, is answered by who counts it.
-        let body = axum::body::to_bytes(body, BODY_BYTES).await.map_err(|_| Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST, "the body is too large"))?;
+        let body =
+            axum::body::to_bytes(body, BODY_BYTES).await.map_err(|_| Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST, "the body is too large"))?;
         json::check(&body).map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, PARSE_ERROR, words(&error)))?;
         parts.headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         parts.extensions.insert(Arc::clone(self.app));
@@ -193,12 +204,25 @@ impl<'a> Asked<'a> {
         if body.trim_ascii_start().first() == Some(&b'[') {
             return self.batch(&parts, &body, has_connection).await;
         }
-        let is_lasting = has_connection || method(&body)?.as_deref() == Some("initialize");
-        match self.one(parts, body, is_lasting).await? {
-            Answer::Whole(response) => Ok(response),
-            Answer::Stream(stream) if self.takes_stream => Ok(stream.into_response()),
-            Answer::Stream(stream) => Ok(stream.collect().await),
-        }
+        let method = method(&body)?;
+        let is_lasting = has_connection || method.as_deref() == Some("initialize");
+        let turn = if method.as_deref() == Some(READ) { Some(self.turn().await?) } else { None };
+        let response = match self.one(parts, body, is_lasting).await? {
+            Answer::Whole(response) => response,
+            Answer::Stream(stream) if self.takes_stream => stream.into_response(),
+            Answer::Stream(stream) => stream.collect().await,
+        };
+        // Given back when the caller has taken the answer, or has left.
+        Ok(match turn {
+            Some(turn) => response.map(|body| Body::new(body.map_frame(move |frame| (frame, &turn).0))),
+            None => response,
+        })
+    }
+
+    /// Room for a resource.
+    async fn turn(&self) -> Result<Turn, Refusal> {
+        let message = "too many resources are read at once: take the answers that are on their way, and ask again";
+        self.app.mcp.room.turn(&self.owner.principal).await.ok_or_else(|| Refusal::new(StatusCode::TOO_MANY_REQUESTS, TRANSPORT, message))
     }
 
     /// One message, answered.
@@ -225,8 +249,8 @@ impl<'a> Asked<'a> {
         if messages.is_empty() || messages.len() > MAX_BATCH {
             return Err(Refusal::invalid(format!("a batch has {} messages, and may have 1 to {MAX_BATCH}", messages.len())));
         }
-        if messages.iter().any(|message| message.get("method").is_some_and(|method| method == "initialize")) {
-            return Err(Refusal::invalid("`initialize` may not be part of a batch: send it alone"));
+        if let Some(alone) = messages.iter().filter_map(|message| message.get("method")).find(|method| *method == "initialize" || *method == READ) {
+            return Err(Refusal::invalid(format!("{alone} may not be part of a batch: send it alone")));
         }
         let mut answers = Vec::new();
         for message in messages {

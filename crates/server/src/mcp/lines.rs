@@ -23,6 +23,7 @@ const MAX_BATCH: usize = 32;
 /// Lines that are messages.
 pub(super) struct Lines<R, W> {
     input: BufReader<R>,
+    partial: Partial,
     output: Arc<tokio::sync::Mutex<W>>,
     /// Messages of a batch that are yet to be heard.
     heard: VecDeque<ClientJsonRpcMessage>,
@@ -47,26 +48,33 @@ enum Line {
     Several(Vec<Json>),
     /// Nothing that can be answered, and nothing that has to be.
     Nothing,
-    Wrong(ServerJsonRpcMessage),
+    /// What it is to be answered with.
+    Wrong(Json),
 }
 
 impl<R: AsyncRead + Unpin, W> Lines<R, W> {
     pub(super) fn new(input: R, output: W) -> Self {
-        Self { input: BufReader::new(input), output: Arc::new(tokio::sync::Mutex::new(output)), heard: VecDeque::new(), state: Arc::default() }
+        Self {
+            input: BufReader::new(input),
+            partial: Partial::default(),
+            output: Arc::new(tokio::sync::Mutex::new(output)),
+            heard: VecDeque::new(),
+            state: Arc::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The messages of a batch; `Err` where it is none of this connection's revision.
-    fn take_apart(&mut self, messages: Vec<Json>) -> Result<Option<String>, ServerJsonRpcMessage> {
+    /// Takes the messages of a batch; what it is to be answered with, where that can be told at once.
+    fn take_apart(&mut self, messages: Vec<Json>) -> Option<Json> {
         if self.lock().revision != Some(ProtocolVersion::V_2025_03_26) {
-            return Err(wrong(ErrorData::invalid_request("only revision 2025-03-26 takes several messages at once: send them one by one", None), None));
+            return Some(wrong(ErrorData::invalid_request("only revision 2025-03-26 takes several messages at once: send them one by one", None), None));
         }
         if messages.is_empty() || messages.len() > MAX_BATCH {
             let message = format!("a batch has {} messages, and may have 1 to {MAX_BATCH}", messages.len());
-            return Err(wrong(ErrorData::invalid_request(message, None), None));
+            return Some(wrong(ErrorData::invalid_request(message, None), None));
         }
         let mut batch = Batch { open: Vec::new(), answers: Vec::new() };
         for message in messages {
@@ -77,16 +85,16 @@ impl<R: AsyncRead + Unpin, W> Lines<R, W> {
                     }
                     self.heard.push_back(*message);
                 }
-                Line::Wrong(error) => batch.answers.push(json!(error)),
-                Line::Several(_) => batch.answers.push(json!(wrong(ErrorData::invalid_request("a batch within a batch", None), None))),
+                Line::Wrong(error) => batch.answers.push(error),
+                Line::Several(_) => batch.answers.push(wrong(ErrorData::invalid_request("a batch within a batch", None), None)),
                 Line::Nothing => {}
             }
         }
         if batch.open.is_empty() {
-            return Ok((!batch.answers.is_empty()).then(|| Json::Array(batch.answers).to_string()));
+            return (!batch.answers.is_empty()).then_some(Json::Array(batch.answers));
         }
         self.lock().batches.push(batch);
-        Ok(None)
+        None
     }
 }
 
@@ -150,21 +158,21 @@ where
             if let Some(message) = self.heard.pop_front() {
                 return Some(message);
             }
-            let line = read_line(&mut self.input, MAX_LINE).await.ok()??;
+            let line = self.partial.read(&mut self.input, MAX_LINE).await.ok()??;
             let answer = match line.as_deref().map_or_else(|| Line::Wrong(wrong(too_long(), None)), parse) {
                 Line::Message(message) => {
                     let complete = self.lock().give_up(&message);
                     if let Some(complete) = complete {
-                        write(&self.output, complete).await.ok()?;
+                        self.answer(complete);
                     }
                     return Some(*message);
                 }
-                Line::Several(messages) => self.take_apart(messages).unwrap_or_else(|error| serde_json::to_string(&error).ok()),
+                Line::Several(messages) => self.take_apart(messages),
                 Line::Nothing => None,
-                Line::Wrong(error) => serde_json::to_string(&error).ok(),
+                Line::Wrong(error) => Some(error),
             };
             if let Some(answer) = answer {
-                write(&self.output, answer).await.ok()?;
+                self.answer(answer.to_string());
             }
         }
     }
@@ -181,29 +189,50 @@ async fn write<W: AsyncWrite + Unpin>(output: &tokio::sync::Mutex<W>, mut line: 
     output.flush().await
 }
 
-/// A line without its end; `None` after the last, and `Some(None)` in the place of one that is too long.
-async fn read_line(input: &mut (impl AsyncBufRead + Unpin), most: usize) -> io::Result<Option<Option<Vec<u8>>>> {
-    let (mut line, mut is_long) = (Vec::new(), false);
-    loop {
-        let buffer = input.fill_buf().await?;
-        if buffer.is_empty() {
-            return Ok((!line.is_empty() || is_long).then_some((!is_long).then_some(line)));
+impl<R, W: AsyncWrite + Send + Unpin + 'static> Lines<R, W> {
+    /// Writes an answer of our own. By itself: the hearing may be called off in the middle of it.
+    fn answer(&self, line: String) {
+        let output = Arc::clone(&self.output);
+        tokio::spawn(async move { write(&output, line).await });
+    }
+}
+
+/// A line on its way. Kept beside the reading of it, which may be called off at any time.
+#[derive(Debug, Default)]
+struct Partial {
+    line: Vec<u8>,
+    is_long: bool,
+}
+
+impl Partial {
+    /// Reads on to the end of a line, which does not belong to it; `None` after the last, and `Some(None)` in the place of one that is too long.
+    async fn read(&mut self, input: &mut (impl AsyncBufRead + Unpin), most: usize) -> io::Result<Option<Option<Vec<u8>>>> {
+        loop {
+            let buffer = input.fill_buf().await?;
+            if buffer.is_empty() {
+                return Ok(if self.line.is_empty() && !self.is_long { None } else { Some(self.take()) });
+            }
+            let (piece, ended) = match memchr::memchr(b'\n', buffer) {
+                Some(end) => (buffer.get(..end).unwrap_or_default(), true),
+                None => (buffer, false),
+            };
+            self.is_long |= self.line.len().saturating_add(piece.len()) > most;
+            if self.is_long {
+                self.line = Vec::new();
+            } else {
+                self.line.extend_from_slice(piece);
+            }
+            let taken = piece.len().saturating_add(usize::from(ended));
+            input.consume(taken);
+            if ended {
+                return Ok(Some(self.take()));
+            }
         }
-        let (piece, ended) = match memchr::memchr(b'\n', buffer) {
-            Some(end) => (buffer.get(..end).unwrap_or_default(), true),
-            None => (buffer, false),
-        };
-        is_long |= line.len().saturating_add(piece.len()) > most;
-        if is_long {
-            line = Vec::new();
-        } else {
-            line.extend_from_slice(piece);
-        }
-        let taken = piece.len().saturating_add(usize::from(ended));
-        input.consume(taken);
-        if ended {
-            return Ok(Some((!is_long).then_some(line)));
-        }
+    }
+
+    fn take(&mut self) -> Option<Vec<u8>> {
+        let Self { line, is_long } = std::mem::take(self);
+        (!is_long).then_some(line)
     }
 }
 
@@ -211,8 +240,8 @@ fn too_long() -> ErrorData {
     ErrorData::invalid_request(format!("a line is longer than {MAX_LINE} bytes"), None)
 }
 
-fn wrong(error: ErrorData, id: Option<RequestId>) -> ServerJsonRpcMessage {
-    JsonRpcMessage::error(error, id)
+fn wrong(error: ErrorData, id: Option<RequestId>) -> Json {
+    json!(ServerJsonRpcMessage::error(error, id))
 }
 
 fn parse(line: &[u8]) -> Line {
@@ -270,7 +299,8 @@ mod tests {
         serde_json::from_str(&text).unwrap()
     }
 
-    const BATCH: &[u8] = br#"[{"jsonrpc":"2.0","id":1,"method":"ping"},{"jsonrpc":"2.0","method":"notifications/initialized"},{"id":9},{"jsonrpc":"2.0","id":2,"method":"ping"}]
+    const BATCH: &[u8] =
+        br#"[{"jsonrpc":"2.0","id":1,"method":"ping"},{"jsonrpc":"2.0","method":"notifications/initialized"},{"id":9},{"jsonrpc":"2.0","id":2,"method":"ping"}]
 "#;
 
     #[tokio::test]
@@ -338,9 +368,21 @@ mod tests {
     async fn a_line_that_is_too_long_is_passed_over() {
         let text = [vec![b'x'; 41], b"\n".to_vec(), vec![b'y'; 40], b"\n".to_vec(), vec![b'z'; 41]].concat();
         let mut input = BufReader::with_capacity(8, text.as_slice());
-        assert_eq!(read_line(&mut input, 40).await.unwrap(), Some(None));
-        assert_eq!(read_line(&mut input, 40).await.unwrap(), Some(Some(vec![b'y'; 40])));
-        assert_eq!(read_line(&mut input, 40).await.unwrap(), Some(None));
-        assert_eq!(read_line(&mut input, 40).await.unwrap(), None);
+        let mut partial = Partial::default();
+        for expected in [Some(None), Some(Some(vec![b'y'; 40])), Some(None), None] {
+            assert_eq!(partial.read(&mut input, 40).await.unwrap(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_has_been_read_of_a_line_is_not_lost_when_the_reading_is_called_off() {
+        let (mut lines, mut client, _heard) = lines(ProtocolVersion::V_2025_11_25).await;
+        let text = br#"{"jsonrpc":"2.0","id":5,"method":"ping"}"#;
+        for byte in text {
+            client.write_all(&[*byte]).await.unwrap();
+            assert!(tokio::time::timeout(std::time::Duration::from_millis(1), lines.receive()).await.is_err());
+        }
+        client.write_all(b"\n").await.unwrap();
+        assert!(matches!(lines.receive().await, Some(JsonRpcMessage::Request(request)) if request.id == RequestId::Number(5)));
     }
 }

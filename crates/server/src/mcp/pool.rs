@@ -254,15 +254,8 @@ async fn call(app: &App, identity: &Identity, pool: &str, mut params: Map<String
     };
     let session = environment(app, identity, pool, &id).await?;
     let timeout = Duration::from_secs(session.info().limits.wall_seconds.min(MAX_SECONDS));
-    let request = ExecuteRequest {
-        language,
-        code: code.into_bytes(),
-        filename: None,
-        inputs: Map::new(),
-        fresh: false,
-        timeout: Some(timeout),
-        surface: SURFACE,
-    };
+    let request =
+        ExecuteRequest { language, code: code.into_bytes(), filename: None, inputs: Map::new(), fresh: false, timeout: Some(timeout), surface: SURFACE };
     let finished = session.start(&identity.caller, request, None)?.finished().await.map_err(|error| crate::error::ApiError::from(error).0)?;
     let execution = &finished.execution;
     Ok(told(data(execution, language), execution.outcome != Outcome::Completed))
@@ -290,9 +283,7 @@ fn data(execution: &Execution, language: Language) -> Json {
     if let Some(data) = data.as_object_mut() {
         match (language, &execution.result, execution.exit_code) {
             (Language::Shell, _, code) => data.insert("exitCode".to_owned(), json!(code.unwrap_or(-1))),
-            (Language::Python, Some(value), _) => {
-                data.insert("result".to_owned(), if value.json.is_null() { json!(value.text) } else { value.json.clone() })
-            }
+            (Language::Python, Some(value), _) => data.insert("result".to_owned(), if value.json.is_null() { json!(value.text) } else { value.json.clone() }),
             (Language::Python, None, _) => None,
         };
     }

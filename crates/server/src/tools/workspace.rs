@@ -16,8 +16,8 @@ use utoipa::ToSchema;
 use super::lines::LineReader;
 use super::{Lines, Scope, ToolResult, grouped, params, path};
 use crate::files::{copy, decode, put};
-use crate::mcp::Address;
 use crate::json::Whole;
+use crate::mcp::Address;
 use crate::rest::{FileKind, FileView, RESOURCES, unreadable};
 
 /// Lines of one call.
@@ -288,7 +288,9 @@ pub(super) async fn upload(scope: Scope<'_>, asked: Json) -> Result<ToolResult, 
         let (file, size, _) = Address::parse(&asked.content_base64).map_err(named)?.open(scope.app, scope.identity, scope.pool).await.map_err(named)?;
         let most = scope.app.settings().limits.upload_bytes;
         if size > most {
-            return Err(Error::new(ErrorKind::TooLarge, format!("the file has {} bytes, {} are allowed", grouped(size), grouped(most))).hint("copy a part of it"));
+            return Err(
+                Error::new(ErrorKind::TooLarge, format!("the file has {} bytes, {} are allowed", grouped(size), grouped(most))).hint("copy a part of it")
+            );
         }
         copy(&scope.open().await?, file, size, &file_path).await?
     } else {

@@ -130,11 +130,11 @@ fn what_is_large_stays_within_what_clients_take() {
 fn no_address_leads_to_the_host() {
     let scene = scene();
     let peer = Peer::connect(&scene);
-    let session = peer.python("import os\nos.symlink('/etc/passwd', 'link')\nos.symlink('/', 'root')\nopen('real', 'w').write('real')")["structuredContent"]
-        ["sessionId"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let session =
+        peer.python("import os\nos.symlink('/etc/passwd', 'link')\nos.symlink('/', 'root')\nopen('real', 'w').write('real')")["structuredContent"]["sessionId"]
+            .as_str()
+            .unwrap()
+            .to_owned();
     let read = |uri: &str| last(&peer.post(&message(1, "resources/read", &json!({"uri": uri}))).send().expect(200));
     let control = read(&format!("belljar://sessions/{session}/files/real"));
     assert_eq!(control["result"]["contents"][0]["text"], "real");

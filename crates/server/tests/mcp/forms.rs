@@ -126,7 +126,7 @@ fn several_messages_at_once_are_of_the_oldest_revision() {
     assert_eq!((&answers[3]["error"]["code"], &answers[4]["error"]["code"]), (&json!(-32601), &json!(-32600)), "{answers}");
     oldest.post(&json!([{"jsonrpc": "2.0", "method": "notifications/initialized"}])).send().expect(202);
     let too_many: Vec<Json> = (0..33).map(|id| message(id, "ping", &json!({}))).collect();
-    for bad in [json!([]), json!(too_many), json!([hello("2025-03-26")])] {
+    for bad in [json!([]), json!(too_many), json!([hello("2025-03-26")]), json!([message(1, "resources/read", &json!({}))])] {
         assert_eq!(oldest.post(&bad).send().expect(400).json()["error"]["code"], -32600);
     }
     let newer = Peer::connect_as(&scene, crate::scene::ALICE, "2025-06-18");

@@ -120,7 +120,12 @@ pub(crate) fn text(result: &Json) -> String {
 /// Messages of an answer, whatever its form.
 pub(crate) fn messages(answer: &Answer) -> Vec<Json> {
     if answer.header("content-type").is_some_and(|kind| kind.starts_with("text/event-stream")) {
-        return answer.text().lines().filter_map(|line| line.strip_prefix("data: ").filter(|data| !data.is_empty())).map(|data| serde_json::from_str(data).unwrap()).collect();
+        return answer
+            .text()
+            .lines()
+            .filter_map(|line| line.strip_prefix("data: ").filter(|data| !data.is_empty()))
+            .map(|data| serde_json::from_str(data).unwrap())
+            .collect();
     }
     vec![answer.json()]
 }

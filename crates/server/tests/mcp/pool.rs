@@ -41,7 +41,8 @@ fn a_hello_without_parameters_is_answered_as_json() {
     let tools = ask(&scene, ALICE, &json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}));
     let names: Vec<_> = tools["result"]["tools"].as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["launchShell", "runPythonCodeInRemoteEnvironment", "runShellCommandInRemoteEnvironment"]);
-    for (body, status) in [("{", 400), ("[]", 400), ("1", 400), (r#"{"jsonrpc": "2.0", "id": null, "method": "ping"}"#, 400), (r#"{"id": 1, "method": "ping"}"#, 400)]
+    for (body, status) in
+        [("{", 400), ("[]", 400), ("1", 400), (r#"{"jsonrpc": "2.0", "id": null, "method": "ping"}"#, 400), (r#"{"id": 1, "method": "ping"}"#, 400)]
     {
         let answer = scene.keyed(ALICE, "POST", path).header("Content-Type", "application/json").body(body).send().expect(status);
         assert!(answer.json()["error"]["code"].as_i64().is_some_and(|code| code < -32000), "{body}");
