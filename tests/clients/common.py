@@ -58,21 +58,21 @@ def raises(kind, call):
     raise AssertionError(f"expected {kind.__name__}")
 
 
-def main(checks):
-    """Runs every check on every endpoint; a function that takes no endpoint runs once."""
+def main(checks, every=ENDPOINTS):
+    """Runs every check on every endpoint, or whatever else is given by name; a function that takes none runs once."""
     failed = 0
     for check in checks:
-        every = ENDPOINTS.items() if inspect.signature(check).parameters else [(None, None)]
-        for name, endpoint in every:
+        each = every.items() if inspect.signature(check).parameters else [(None, None)]
+        for name, endpoint in each:
             label = check.__name__ + (f" ({name})" if name else "")
             try:
                 outcome = check(endpoint) if name else check()
                 if inspect.iscoroutine(outcome):
                     asyncio.run(outcome)
-                print(f"ok    {label}")
+                print(f"ok    {label}", flush=True)
             except Exception:
                 failed += 1
-                print(f"FAIL  {label}")
+                print(f"FAIL  {label}", flush=True)
                 traceback.print_exc(file=sys.stdout)
     if failed:
         sys.exit(f"{failed} checks have failed")
