@@ -44,6 +44,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     runtime_tests(&root, &data)?;
     step("real clients");
     clients::run(&root, &belljar, &data)?;
+    step("clients of the Model Context Protocol");
+    clients::mcp::run(&root, &belljar, &data)?;
     step("the description, fuzzed");
     fuzz::run(&root, &belljar, &data)?;
     step("short soak as this user");
@@ -84,7 +86,7 @@ pub(crate) fn check(command: &mut Command) -> anyhow::Result<()> {
 }
 
 /// As [`check`], but not for longer than this.
-fn within(patience: Duration, command: &mut Command) -> anyhow::Result<()> {
+pub(crate) fn within(patience: Duration, command: &mut Command) -> anyhow::Result<()> {
     let mut child = command.stdin(Stdio::null()).spawn().with_context(|| format!("cannot start {command:?}"))?;
     let deadline = Instant::now() + patience;
     loop {

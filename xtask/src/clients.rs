@@ -1,4 +1,6 @@
-//! Real clients of Container Apps dynamic sessions against a server that runs: each has a script in `tests/clients`.
+//! Real clients against a server that runs: those of Container Apps dynamic sessions, each with a script in `tests/clients`, and those of [`mcp`].
+
+pub(crate) mod mcp;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -61,7 +63,9 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start(belljar: &Path, data: &Path, secure: bool) -> anyhow::Result<Self> {
         let configuration = data.join("clients.toml");
-        fs::write(&configuration, format!("[server]\nmsi_token = true\ntls_self_signed = {secure}\n"))?;
+        // Clients leave their sessions behind, more than the pool would have for long.
+        let pool = "[pools.default]\nidle_timeout_seconds = 60\n";
+        fs::write(&configuration, format!("[server]\nmsi_token = true\ntls_self_signed = {secure}\n\n{pool}"))?;
         let mut command = Command::new(belljar);
         command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(configuration).arg("--data").arg(data).env("BELLJAR_DEV_KEY", KEY);
         let mut process = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().context("cannot start the server")?;

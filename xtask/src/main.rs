@@ -11,8 +11,8 @@ mod soak;
 
 const USAGE: &str = "\
 usage: cargo xtask ci    run every check: doctor, lints, tests as this user and, for root, as an ordinary one
-       cargo xtask clients
-                         try the real clients of tests/clients on a server, as `ci` does
+       cargo xtask clients [mcp]
+                         try the real clients of tests/clients on a server, as `ci` does; or only those of the Model Context Protocol
        cargo xtask fuzz  call every route of the served description with what fits it and what does not, as `ci` does
        cargo xtask soak [--sandboxes N] [--kills N] [--served N] [--server-kills N] [--seed N] [--data FOLDER] [--json FILE]
                          start and kill sandboxes, then belljar itself, at any moment; whatever is left is a failure";
@@ -21,7 +21,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["ci"] => ci::run(),
-        ["clients"] => ci::only(clients::run),
+        ["clients"] => ci::only(|root, belljar, data| clients::run(root, belljar, data).and_then(|()| clients::mcp::run(root, belljar, data))),
+        ["clients", "mcp"] => ci::only(clients::mcp::run),
         ["fuzz"] => ci::only(fuzz::run),
         [command @ ("soak" | "soak-lane" | "soak-victim"), options @ ..] => soak::run(command, options, test_data),
         _ => Err(anyhow::anyhow!(USAGE)),

