@@ -20,6 +20,8 @@ const PYTHON: [(&str, &[&str]); 2] = [
 ];
 /// The scripts for Node.js.
 const NODE: [&str; 3] = [SUITE, "sdk_current.mjs", "sdk_previous.mjs"];
+/// The oldest Node.js that they run on.
+const MIN_NODE: u32 = 20;
 /// Gives some calls half a second only, so that it runs first, and alone.
 const SUITE: &str = "conformance.mjs";
 /// The others mostly wait, for progress of code that runs on: so many do at once.
@@ -37,13 +39,21 @@ struct Script {
 /// Runs every script; what they need is installed into the data folder where it is not, or is other.
 pub(crate) fn run(root: &Path, belljar: &Path, data: &Path) -> anyhow::Result<()> {
     let folder = root.join("tests/clients/mcp");
-    let mut scripts = node(&root.join("tests/clients/mcp-node"), data)?;
+    let mut scripts = match lacks_node() {
+        None => node(&root.join("tests/clients/mcp-node"), data)?,
+        Some(lack) => {
+            say(&format!("NOT RUN, {lack}: {}", NODE.join(", ")));
+            Vec::new()
+        }
+    };
     for (kind, names) in PYTHON {
         let interpreter = installed(&folder.join(format!("requirements-{kind}.txt")), &data.join(format!("clients-mcp-{kind}")))?;
         scripts.extend(names.iter().map(|name| Script { name: format!("{name} ({kind})"), interpreter: interpreter.clone(), path: folder.join(name) }));
     }
     all_are_run(&folder, "py", "__main__", &scripts)?;
-    all_are_run(&root.join("tests/clients/mcp-node"), "mjs", "\nawait ", &scripts)?;
+    if scripts.iter().any(|script| script.name == SUITE) {
+        all_are_run(&root.join("tests/clients/mcp-node"), "mjs", "\nawait ", &scripts)?;
+    }
     let (first, rest): (Vec<_>, Vec<_>) = scripts.into_iter().partition(|script| script.name == SUITE);
     let place = Place { root, data, belljar, server: Server::start(belljar, data, false)?, logs: tempfile::tempdir()? };
     let mut failed = place.run(first, 1);
@@ -96,6 +106,20 @@ impl Place<'_> {
         say(&format!("-- {} ({} s)\n{}", script.name, started.elapsed().as_secs(), fs::read_to_string(&log).unwrap_or_default().trim_end()));
         done
     }
+}
+
+/// What is missing to run scripts for Node.js.
+fn lacks_node() -> Option<String> {
+    let version = |program: &str| {
+        let output = Command::new(program).arg("--version").output().ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().trim_start_matches('v').to_owned())
+    };
+    let Some(node) = version("node") else { return Some("Node.js is missing".to_owned()) };
+    let major = node.split('.').next().and_then(|major| major.parse::<u32>().ok()).unwrap_or_default();
+    if major < MIN_NODE {
+        return Some(format!("Node.js is {node}, and {MIN_NODE} is needed"));
+    }
+    version("npm").is_none().then(|| "npm is missing".to_owned())
 }
 
 /// The scripts for Node.js, copied to where their packages are: nothing is installed among the sources.
