@@ -9,8 +9,10 @@ pub(crate) const UNWAITED: usize = 2048;
 
 /// Jobs that nobody waits for are held back for so long, for one to come that somebody waits for: then one commit serves both.
 const HELD: Duration = Duration::from_millis(10);
+/// What could not be done and nobody waits for is tried again after so long.
+const RETRY: Duration = Duration::from_millis(250);
 
-/// Jobs on their way to the one thread that does them. Those that somebody waits for are bounded by the threads that wait.
+/// Jobs on their way to whoever does them, one at a time. Those that somebody waits for are bounded by the threads that wait.
 #[derive(Debug)]
 pub(crate) struct Queue<J> {
     state: Mutex<State<J>>,
@@ -24,6 +26,7 @@ struct State<J> {
     jobs: VecDeque<(bool, J)>,
     waited: usize,
     unwaited: usize,
+    again: bool,
     open: bool,
 }
 
@@ -33,7 +36,7 @@ pub(crate) struct Closed;
 
 impl<J> Queue<J> {
     pub(crate) fn new() -> Self {
-        let state = State { jobs: VecDeque::new(), waited: 0, unwaited: 0, open: true };
+        let state = State { jobs: VecDeque::new(), waited: 0, unwaited: 0, again: false, open: true };
         Self { state: Mutex::new(state), work: Condvar::new(), room: Condvar::new() }
     }
 
@@ -43,13 +46,19 @@ impl<J> Queue<J> {
 
     /// Brings a job that its caller waits for.
     pub(crate) fn bring(&self, job: J) -> Result<(), Closed> {
+        self.bring_quietly(job)?;
+        self.work.notify_one();
+        Ok(())
+    }
+
+    /// As [`Self::bring`], for who will drain the queue itself: nobody is woken.
+    pub(crate) fn bring_quietly(&self, job: J) -> Result<(), Closed> {
         let mut state = self.state();
         if !state.open {
             return Err(Closed);
         }
         state.waited += 1;
         state.jobs.push_back((true, job));
-        self.work.notify_one();
         Ok(())
     }
 
@@ -66,22 +75,37 @@ impl<J> Queue<J> {
         Ok(())
     }
 
-    /// Waits for jobs, at most so long where a time is given, and takes up to `most`. `None`: closed, and nothing is left.
-    pub(crate) fn take(&self, most: usize, patience: Option<Duration>) -> Option<Vec<J>> {
+    /// Waits until there is something to do: jobs, or what could not be done and is due again. False: closed, and no job is left.
+    pub(crate) fn wait(&self, most: usize) -> bool {
         let idle = |state: &mut State<J>| state.open && state.jobs.is_empty();
-        let mut state = match patience {
-            Some(patience) => self.work.wait_timeout_while(self.state(), patience, idle).unwrap_or_else(PoisonError::into_inner).0,
-            None => self.work.wait_while(self.state(), idle).unwrap_or_else(PoisonError::into_inner),
-        };
-        if state.jobs.is_empty() && !state.open {
-            return None;
+        let asleep = |state: &mut State<J>| state.open && state.jobs.is_empty() && !state.again;
+        let mut state = self.work.wait_while(self.state(), asleep).unwrap_or_else(PoisonError::into_inner);
+        if state.again {
+            state = self.work.wait_timeout_while(state, RETRY, idle).unwrap_or_else(PoisonError::into_inner).0;
         }
-        let alone = |state: &mut State<J>| state.open && state.waited == 0 && state.jobs.len() < most;
-        state = self.work.wait_timeout_while(state, HELD, alone).unwrap_or_else(PoisonError::into_inner).0;
+        if state.jobs.is_empty() {
+            return state.open;
+        }
+        let alone = |state: &mut State<J>| state.open && state.waited == 0 && (1..most).contains(&state.jobs.len());
+        drop(self.work.wait_timeout_while(state, HELD, alone).unwrap_or_else(PoisonError::into_inner));
+        true
+    }
+
+    /// Whether something could not be done, and is to be tried again in a while.
+    pub(crate) fn again(&self, again: bool) {
+        let before = std::mem::replace(&mut self.state().again, again);
+        if again && !before {
+            self.work.notify_one();
+        }
+    }
+
+    /// Takes up to `most` of what is there.
+    pub(crate) fn drain(&self, most: usize) -> Vec<J> {
+        let mut state = self.state();
         let count = state.jobs.len().min(most);
         let taken: Vec<(bool, J)> = state.jobs.drain(..count).collect();
         state.waited -= taken.iter().filter(|(waited, _)| *waited).count();
-        Some(taken.into_iter().map(|(_, job)| job).collect())
+        taken.into_iter().map(|(_, job)| job).collect()
     }
 
     /// So many of the jobs that nobody waits for are done.
@@ -119,6 +143,12 @@ mod tests {
 
     use super::*;
 
+    impl<J> Queue<J> {
+        fn take(&self, most: usize) -> Option<Vec<J>> {
+            self.wait(most).then(|| self.drain(most))
+        }
+    }
+
     #[test]
     fn whoever_brings_too_much_waits_for_room() {
         let queue = Queue::new();
@@ -130,12 +160,12 @@ mod tests {
                 queue.leave(8).unwrap();
                 done.send(()).unwrap();
             });
-            assert_eq!(queue.take(UNWAITED + 1, None).unwrap().len(), UNWAITED + 1);
+            assert_eq!(queue.take(UNWAITED + 1).unwrap().len(), UNWAITED + 1);
             assert_eq!(seen.recv_timeout(Duration::from_millis(50)), Err(mpsc::RecvTimeoutError::Timeout), "taken is not done");
             queue.settle(1);
             seen.recv_timeout(Duration::from_secs(30)).unwrap();
         });
-        assert_eq!(queue.take(9, None).unwrap(), [8]);
+        assert_eq!(queue.take(9).unwrap(), [8]);
     }
 
     #[test]
@@ -143,15 +173,30 @@ mod tests {
         let queue = Queue::new();
         std::thread::scope(|scope| {
             queue.leave(1).unwrap();
-            let taking = scope.spawn(|| queue.take(9, None));
+            let taking = scope.spawn(|| queue.take(9));
             queue.bring(2).unwrap();
             let taken = taking.join().unwrap().unwrap();
             // The second may have come too late to go along; then it goes at once.
-            assert!(taken == [1, 2] || (taken == [1] && queue.take(9, None).unwrap() == [2]), "{taken:?}");
+            assert!(taken == [1, 2] || (taken == [1] && queue.take(9).unwrap() == [2]), "{taken:?}");
         });
         queue.leave(3).unwrap();
-        assert_eq!(queue.take(9, None).unwrap(), [3], "nothing is held back for ever");
+        assert_eq!(queue.take(9).unwrap(), [3], "nothing is held back for ever");
         assert_eq!(queue.state().waited, 0);
+    }
+
+    #[test]
+    fn what_could_not_be_done_is_due_again_whoever_tried_it() {
+        let queue = Queue::<u8>::new();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| queue.take(9));
+            queue.again(true);
+            assert_eq!(waiting.join().unwrap(), Some(Vec::new()), "with no job to wake for");
+            assert!(queue.wait(9), "and again, until it is done");
+            queue.again(false);
+            let waiting = scope.spawn(|| queue.take(9));
+            queue.bring(1).unwrap();
+            assert_eq!(waiting.join().unwrap().unwrap(), [1], "then there has to be one");
+        });
     }
 
     #[test]
@@ -164,8 +209,7 @@ mod tests {
             assert_eq!(waiting.join().unwrap(), Err(Closed));
         });
         assert_eq!(queue.bring(1), Err(Closed));
-        assert_eq!(queue.take(UNWAITED, None).unwrap().len(), UNWAITED, "what was taken in is still done");
-        assert_eq!(queue.take(1, None), None);
-        assert_eq!(queue.take(1, Some(Duration::ZERO)), None);
+        assert_eq!(queue.take(UNWAITED).unwrap().len(), UNWAITED, "what was taken in is still done");
+        assert_eq!(queue.take(1), None);
     }
 }

@@ -1,7 +1,6 @@
 //! The store as its one writing process has it.
 
 use std::path::Path;
-use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
@@ -12,7 +11,7 @@ use crate::keys::{CreatedKey, KeyInfo, NewKey, Table};
 use crate::place::{Lock, Place};
 use crate::query::{Filter, Reader, Recorded};
 use crate::queue::{Closed, Queue};
-use crate::writer::{self, Job, Progress, Work, Writer};
+use crate::writer::{self, Desk, Job, Progress, Work, Writer};
 use crate::{schema, time};
 
 /// What "durable" means.
@@ -58,7 +57,8 @@ pub struct Store {
     progress: Arc<Mutex<Progress>>,
     reader: Reader,
     keys: Table,
-    writer: Mutex<Option<JoinHandle<usize>>>,
+    desk: Arc<Desk>,
+    thread: Mutex<Option<JoinHandle<usize>>>,
     /// Given back last.
     _lock: Lock,
 }
@@ -86,9 +86,11 @@ impl Store {
         let queue = Arc::new(Queue::new());
         let progress = Arc::new(Mutex::new(Progress { last_seq, failing: None }));
         let writer = Writer::new(connection, Arc::clone(&queue), Arc::clone(&progress));
-        let thread = std::thread::Builder::new().name("record".to_owned()).spawn(move || writer.run());
+        let desk = Arc::new(Mutex::new(Some(writer)));
+        let (theirs, jobs) = (Arc::clone(&desk), Arc::clone(&queue));
+        let thread = std::thread::Builder::new().name("record".to_owned()).spawn(move || writer::run(&theirs, &jobs));
         let thread = thread.map_err(StoreError::place("start a thread for", &database))?;
-        Ok(Arc::new(Self { queue, progress, reader, keys, writer: Mutex::new(Some(thread)), _lock: lock }))
+        Ok(Arc::new(Self { queue, progress, reader, keys, desk, thread: Mutex::new(Some(thread)), _lock: lock }))
     }
 
     /// Opens the record for reading, whether or not a server has the store.
@@ -125,9 +127,7 @@ impl Store {
     }
 
     pub(crate) fn wait_for(&self, work: Work) -> Result<i64, StoreError> {
-        let (answer, answered) = sync_channel(1);
-        self.queue.bring(Job { work, answer: Some(answer) }).map_err(|Closed| StoreError::Closed)?;
-        answered.recv().unwrap_or(Err(StoreError::Closed))
+        writer::write_now(&self.desk, &self.queue, work)
     }
 
     /// Events that match, in their order. Never waits for writing.
@@ -188,7 +188,7 @@ impl Store {
     /// Ends writing, once what was brought before is durable. Gives the number of events that could not be put on record.
     pub fn close(&self) -> usize {
         self.queue.close();
-        let thread = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         thread.map_or(0, |thread| thread.join().unwrap_or_default())
     }
 }

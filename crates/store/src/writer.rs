@@ -1,21 +1,21 @@
-//! The one thread that writes. It takes whatever waits into one transaction, and tells everybody once that is durable.
+//! Writing: whatever waits goes into one transaction, and everybody is told once that is durable.
+//!
+//! One at a time writes. Whoever waits for an event and finds nobody writing does it, for all: no thread has to be woken on the way of an
+//! execution. What comes meanwhile, and what nobody waits for, is written by a thread of its own.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::mpsc::{SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, TransactionBehavior, params};
 
 use crate::error::StoreError;
 use crate::event::{Event, EventKind, Row};
 use crate::keys::KeyRow;
-use crate::queue::Queue;
+use crate::queue::{Closed, Queue};
 
 /// Jobs of one transaction at most.
 const BATCH: usize = 1024;
-/// What could not be written and nobody waits for is tried again after so long.
-const RETRY: Duration = Duration::from_millis(250);
 
 /// Something to write.
 #[derive(Debug)]
@@ -58,6 +58,9 @@ pub(crate) struct Writer {
     kept: VecDeque<Job>,
 }
 
+/// The writer, in the hands of who writes; `None` when it has ended. One that panicked is not used again.
+pub(crate) type Desk = Mutex<Option<Writer>>;
+
 /// Nobody may wait for a writer that is no more, however it ended.
 struct Farewell(Arc<Queue<Job>>);
 
@@ -72,14 +75,15 @@ impl Writer {
         Self { connection, queue, progress, kept: VecDeque::new() }
     }
 
-    /// Writes until the queue is closed and empty. Gives the number of events that could not be written.
-    pub(crate) fn run(mut self) -> usize {
-        let _farewell = Farewell(Arc::clone(&self.queue));
-        loop {
-            let patience = (!self.kept.is_empty()).then_some(RETRY);
-            let Some(jobs) = self.queue.take(BATCH, patience) else { break };
-            self.commit(jobs);
-        }
+    /// Writes what waits, up to a batch.
+    fn turn(&mut self) {
+        let jobs = self.queue.drain(BATCH);
+        self.commit(jobs);
+        self.queue.again(!self.kept.is_empty());
+    }
+
+    /// Ends writing. Gives the number of events that could not be written.
+    fn finish(mut self) -> usize {
         if !self.kept.is_empty() {
             self.commit(Vec::new());
         }
@@ -124,6 +128,42 @@ impl Writer {
                 }
             }
         }
+    }
+}
+
+/// The thread: writes until the queue is closed and empty. Gives the number of events that could not be written.
+pub(crate) fn run(desk: &Desk, queue: &Arc<Queue<Job>>) -> usize {
+    let _farewell = Farewell(Arc::clone(queue));
+    while queue.wait(BATCH) {
+        let Ok(mut writer) = desk.lock() else { return 0 };
+        let Some(writer) = writer.as_mut() else { return 0 };
+        writer.turn();
+    }
+    let writer = desk.lock().ok().and_then(|mut writer| writer.take());
+    writer.map_or(0, Writer::finish)
+}
+
+/// Has this written, and waits until it is durable: by its own hand where nobody else writes. Gives the place of its event.
+pub(crate) fn write_now(desk: &Desk, queue: &Queue<Job>, work: Work) -> Result<i64, StoreError> {
+    let (answer, answered) = sync_channel(1);
+    let job = Job { work, answer: Some(answer) };
+    match desk.try_lock() {
+        Ok(mut writer) => {
+            let writer = writer.as_mut().ok_or(StoreError::Closed)?;
+            queue.bring_quietly(job).map_err(|Closed| StoreError::Closed)?;
+            loop {
+                match answered.try_recv() {
+                    Ok(answer) => return answer,
+                    Err(TryRecvError::Empty) => writer.turn(),
+                    Err(TryRecvError::Disconnected) => return Err(StoreError::Closed),
+                }
+            }
+        }
+        Err(TryLockError::WouldBlock) => {
+            queue.bring(job).map_err(|Closed| StoreError::Closed)?;
+            answered.recv().unwrap_or(Err(StoreError::Closed))
+        }
+        Err(TryLockError::Poisoned(_)) => Err(StoreError::Closed),
     }
 }
 
