@@ -20,7 +20,7 @@ import _thread
 __builtins__ = dict(vars(builtins))
 
 CHANNEL = 3
-SETUP, EXECUTE, SHELL_DONE, TAKEN, INTERRUPT = 1, 2, 3, 4, 5
+SETUP, EXECUTE, SHELL_DONE, TAKEN, INTERRUPT, WAKE = 1, 2, 3, 4, 5, 6
 READY, DISPLAY, RESULT, ERROR, DONE, SHELL = 16, 17, 18, 19, 20, 21
 ANSWERS = {DISPLAY: TAKEN, SHELL: SHELL_DONE}  # what init answers, each kind in the order of the requests
 FRAME_LIMIT = 32 * 1024 * 1024
@@ -35,6 +35,8 @@ READ_SIZE = 64 * 1024
 MOST_DESCRIPTORS = 8  # with one frame: `setup` may bring six namespaces and a Landlock domain
 E2BIG = 7
 CANNOT_ENTER = 70  # the exit code of a worker that could not give up what it has to
+
+WAKING = "x = 1\nx"  # nothing of the session is in it
 
 ModuleType = type(sys)
 DIRECTORY = __file__.rpartition("/")[0]
@@ -175,8 +177,9 @@ class Channel:
     number among those of its kind: one that nobody waits for any more, after an interrupt, is just counted.
     """
 
-    def __init__(self, descriptor, interrupts):
+    def __init__(self, descriptor, interrupts, wake):
         set_inheritable(descriptor, False)
+        self.wake = wake
         self.socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, descriptor)
         self.interrupts = interrupts
         self.sending = _thread.allocate_lock()
@@ -304,6 +307,8 @@ class Channel:
             self.answered[kind] += 1
         elif kind == INTERRUPT:
             self.interrupts.said()
+        elif kind == WAKE:
+            self.wake()
         else:
             _exit(0)
         return True
@@ -405,7 +410,7 @@ class Worker:
         """Answers frames until the channel closes. With a profile, this process is a template and its forks do that."""
         self.prepare()
         entering = None if profile is None else self.load("template").become(profile)
-        self.channel = Channel(CHANNEL, self.interrupts)
+        self.channel = Channel(CHANNEL, self.interrupts, self.wake_up)
         try:
             self._setup(entering)
             while True:
@@ -499,6 +504,15 @@ class Worker:
         self.interrupts.end()
         self._detach()
         self.channel.send(DONE, b"{}")
+
+    def wake_up(self):
+        """Code is about to come: touches what that will need, so that it finds the processor's caches as after a line of code."""
+        try:
+            tree = self.parse(WAKING, "<wake>")
+            for code, _ in self.compile_steps(WAKING, tree.body, "<wake>"):
+                eval(code, {"__builtins__": __builtins__})
+        except Exception:
+            pass
 
     def _rehearse(self):
         """Before it is handed out, a forked worker runs a small job on this very way, for the sake of the memory that touches."""

@@ -266,10 +266,20 @@ impl Supervisor {
                 let result = self.uploads.finish(upload);
                 self.say(&FromInit::FileWritten { upload, result });
             }
+            ToInit::Wake => self.wake(),
             ToInit::Execute(execute) => self.execute(execute),
             ToInit::LimitCpu { seconds } => self.configuration.limits.cpu_seconds = seconds,
             ToInit::Interrupt => self.signal(Signal::INT, Signal::INT),
             ToInit::KillExecution => self.signal(Signal::KILL, Signal::TERM),
+        }
+    }
+
+    /// Has the worker wake up, where it waits for code.
+    fn wake(&mut self) {
+        if let (Some(worker), None, Ok(frame)) = (&mut self.worker, &self.running, frame::encode(kinds::WAKE, &[]))
+            && worker.ready
+        {
+            worker.answer(&frame);
         }
     }
 

@@ -262,6 +262,8 @@ pub enum ToInit {
         /// Which upload.
         upload: u64,
     },
+    /// Code is about to come: whoever sleeps may wake up. Not answered.
+    Wake,
     /// Run code; answered by outputs and [`FromInit::Done`].
     Execute(Execute),
     /// From now on an execution may use no more CPU time than this.

@@ -10,6 +10,8 @@ pub const SHELL_DONE: u8 = 3;
 pub const TAKEN: u8 = 4;
 /// init → worker: the execution sent last is interrupted; SIGINT follows, which alone does not tell for which one it is.
 pub const INTERRUPT: u8 = 5;
+/// init → worker: code is about to come. Nothing of it is known yet.
+pub const WAKE: u8 = 6;
 /// worker → init: filters are on, waiting for code.
 pub const READY: u8 = 16;
 /// worker → init: something to show.

@@ -12,7 +12,7 @@ import tempfile
 import time
 
 DRIVER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "driver.py")
-SETUP, EXECUTE, SHELL_DONE, TAKEN, INTERRUPT, SHELL = 1, 2, 3, 4, 5, 21
+SETUP, EXECUTE, SHELL_DONE, TAKEN, INTERRUPT, WAKE, SHELL = 1, 2, 3, 4, 5, 6, 21
 FRAME_LIMIT = 32 * 1024 * 1024
 ENVIRONMENT = {
     "HOME": "/tmp",

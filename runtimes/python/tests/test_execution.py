@@ -2,7 +2,7 @@
 
 import unittest
 
-from tests.fake_init import Session
+from tests.fake_init import WAKE, Session
 
 
 class Executions(unittest.TestCase):
@@ -56,6 +56,15 @@ class Executions(unittest.TestCase):
             self.assertEqual(session.run("(_, _1, Out[2], len(In))").result["json"], [42, "first", 42, 4])
             session.run("%who")  # now with IPython
             self.assertEqual(session.run("(_1, Out[2], In[2], _3[0])").result["json"], ["first", 42, "value + 1", 42])
+
+    def test_waking_leaves_nothing_and_runs_nothing_of_the_user(self):
+        """What comes next is not on record yet: not even what took the place of `compile` and `eval` is called."""
+        with Session() as session:
+            replaced = "import builtins\nseen = []\nbuiltins.compile = builtins.eval = lambda *a, **k: seen.append(a)\nx = 7\n41 + 1"
+            self.assertEqual(session.run(replaced).result["json"], 42)
+            for _ in range(3):
+                session.send(WAKE, b"")
+            self.assertEqual(session.run("(x, seen, _, len(In), list(Out))").result["json"], [7, [], 42, 3, [1]])
 
     def test_own_underscore_is_left_alone(self):
         with Session() as session:

@@ -8,7 +8,7 @@ import struct
 import time
 import unittest
 
-from tests.fake_init import Died, Session
+from tests.fake_init import WAKE, Died, Session
 
 ALLOW, REFUSE = 0x7FFF0000, 0x00050001  # the latter: EPERM
 SOCKET_CALL = {"x86_64": 41, "aarch64": 198}.get(platform.machine())
@@ -77,6 +77,16 @@ class Interrupts(unittest.TestCase):
                 reads = session.start("import time\nfor i in range(20): time.sleep(0.0001)\n1")
                 session.signal(signal.SIGCONT)
                 self.assertEqual(session.finish(reads).result["json"], 1)
+
+    def test_with_a_wake_before_the_code(self):
+        with Session() as session:
+            for _ in range(20):
+                session.stop()
+                session.send(WAKE, b"")
+                reads = session.start("while True: pass")
+                session.interrupt()
+                session.signal(signal.SIGCONT)
+                self.assertEqual(session.finish(reads).error["name"], "KeyboardInterrupt")
 
     def test_both_too_late_and_too_early(self):
         with Session() as session:

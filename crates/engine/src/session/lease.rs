@@ -24,6 +24,8 @@ use crate::run::{self, Control, MAX_CODE_BYTES, Observer, RunRequest, Turn, UPLO
 
 /// Executions of one session that may wait.
 const MAX_QUEUED: usize = 32;
+/// A worker that has done nothing for so long is woken while its next execution is put on record.
+const RESTED: Duration = Duration::from_millis(2);
 /// Where files fill a session's memory to this part after the kernel killed for it, the next execution would find no room either.
 const FULL: f64 = 0.8;
 
@@ -94,6 +96,8 @@ struct Live {
     cpu_seconds: u64,
     /// The worker died while nothing ran.
     lost: bool,
+    /// When the last execution ended.
+    ended: Option<Instant>,
     _place: OwnedSemaphorePermit,
     _share: Share,
 }
@@ -137,7 +141,8 @@ impl Session {
         let isolation = taken.isolation();
         let sandbox = taken.sandbox();
         let (workspace, remote, lifeline) = (Arc::clone(sandbox.workspace()), sandbox.remote(), sandbox.lifeline());
-        let live = Live { taken, number: 0, before: Some(Before::default()), cpu_seconds: limits.cpu_seconds, lost: false, _place: place, _share: share };
+        let live =
+            Live { taken, number: 0, before: Some(Before::default()), cpu_seconds: limits.cpu_seconds, lost: false, ended: None, _place: place, _share: share };
         let history = History::new(Arc::clone(&common.kept));
         let now = (SystemTime::now(), Instant::now());
         Ok(Arc::new(Self {
@@ -471,6 +476,10 @@ impl Session {
         let cpu_seconds = if self.limits.cpu_seconds < self.limits.wall_seconds { self.limits.cpu_seconds } else { self.limits.cpu_seconds.max(timeout) };
         let limits = Limits { wall_seconds: timeout, cpu_seconds, ..self.limits };
         let recording = Instant::now();
+        if request.language == Language::Python && live.ended.is_none_or(|ended| ended.elapsed() >= RESTED) {
+            // While the disk is at work, so that the code finds everybody awake. Nothing of the code is in it.
+            let _ = self.remote.send(&ToInit::Wake);
+        }
         if let Err(error) = self.common.recorder.intend(&self.intent(&id, &request, &limits)) {
             let failure =
                 Error::new(ErrorKind::Unavailable, "the execution cannot be put on record, so it does not run").hint("tell the operator of this server");
@@ -501,6 +510,7 @@ impl Session {
         let running = Instant::now();
         let ran = live.taken.run_turn(turn, &request, &mut watching, &control);
         let took = running.elapsed();
+        live.ended = Some(Instant::now());
         drop(watching);
         match ran {
             Ok(mut ran) => {
