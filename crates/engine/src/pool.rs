@@ -436,8 +436,8 @@ impl Taken {
         let turn = Turn { isolation: self.shared.backend.name(), counted: self.counters, ..turn };
         self.shared.lock().executing += 1;
         let ran = run::run_in(self.sandbox(), turn, request, observer, control);
+        // Refillers are not woken: whoever waits for the answer comes first, and they look by themselves.
         self.shared.lock().executing -= 1;
-        self.shared.changed.notify_all();
         let ran = ran?;
         self.counters = ran.counters;
         Ok(ran)
