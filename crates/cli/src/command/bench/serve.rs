@@ -20,6 +20,8 @@ use server::{Answer, Client, Server};
 const READY: usize = 12;
 /// Before a fresh session is measured while the pool refills, so many wait.
 const STOCK: u64 = 6;
+/// Calls of a row, besides the first.
+const IN_A_ROW: usize = 5;
 /// How long callers are counted, for each number of them.
 const RATE: Duration = Duration::from_secs(6);
 /// Callers at once.
@@ -50,7 +52,10 @@ enum Step {
     Fresh,
     /// While the pool makes up for another one.
     Refilling,
+    /// After a pause: everybody on the way sleeps.
     Live,
+    /// Several, one right behind the other.
+    InARow,
     Host,
     GatewayFresh,
     GatewayLive,
@@ -66,7 +71,7 @@ fn rounds(bench: &mut Bench<'_>, server: &Server, python: &Interpreter, mut gate
         let mut steps = vec![Step::Fresh; 4];
         steps.extend([Step::Refilling; 3]);
         steps.extend([Step::Live; 5]);
-        steps.push(Step::Host);
+        steps.extend([Step::InARow, Step::Host]);
         if gateway.is_some() {
             steps.extend([Step::GatewayFresh, Step::GatewayLive, Step::GatewayLive, Step::GatewayLive]);
         }
@@ -84,12 +89,10 @@ fn rounds(bench: &mut Bench<'_>, server: &Server, python: &Interpreter, mut gate
                     fresh(bench, &client, &id, "serveRefilling")?;
                     client.delete(&other)?;
                 }
-                Step::Live => {
-                    let start = Instant::now();
-                    let answer = client.execute("bench-live", "print(1)")?;
-                    bench.records.add_time("servePrint", start.elapsed());
-                    parts(bench, "servePrint", &answer);
-                    answer.printed("1\n")?;
+                Step::Live => print(bench, &client, "servePrint")?,
+                Step::InARow => {
+                    client.execute("bench-live", "print(1)")?.printed("1\n")?;
+                    (0..IN_A_ROW).try_for_each(|_| print(bench, &client, "servePrintRow"))?;
                 }
                 Step::Host => bench.records.add_time("serveHost", python.run(jobs::GROUPBY)?.total),
                 Step::GatewayFresh | Step::GatewayLive => {
@@ -103,6 +106,15 @@ fn rounds(bench: &mut Bench<'_>, server: &Server, python: &Interpreter, mut gate
         bench.progress.inc(1);
     }
     client.delete("bench-live")
+}
+
+/// A line in the session that lives.
+fn print(bench: &mut Bench<'_>, client: &Client, series: &str) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let answer = client.execute("bench-live", "print(1)")?;
+    bench.records.add_time(series, start.elapsed());
+    parts(bench, series, &answer);
+    answer.printed("1\n")
 }
 
 /// A session that is made for one job.
