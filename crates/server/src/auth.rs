@@ -1,5 +1,6 @@
 //! Who calls: keys, tokens of an issuer, the user of this machine. Every refusal reads the same, whatever is wrong with the credential.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,8 @@ use crate::identity::{Identity, Roles};
 use crate::jwt::Issuer;
 use crate::limit::{Allowance, Allowances};
 use crate::listen::{Peer, Seat};
-use crate::settings::Share;
+use crate::settings::{Settings, Share};
+use crate::throttle::Throttle;
 use crate::{health, mcp, metrics};
 
 /// How a key begins.
@@ -85,6 +87,7 @@ pub struct Auth {
     dev_key: Option<String>,
     issuer: RwLock<Option<Arc<Issuer>>>,
     allowances: Allowances,
+    throttle: Throttle,
     told: Mutex<(Option<Instant>, u64)>,
 }
 
@@ -92,7 +95,7 @@ impl Auth {
     /// These keys, one for development that may do everything, and tokens of an issuer.
     #[must_use]
     pub fn new(keys: Arc<dyn Keys>, dev_key: Option<String>, issuer: Option<Arc<Issuer>>) -> Self {
-        Self { keys, dev_key, issuer: RwLock::new(issuer), allowances: Allowances::default(), told: Mutex::default() }
+        Self { keys, dev_key, issuer: RwLock::new(issuer), allowances: Allowances::default(), throttle: Throttle::default(), told: Mutex::default() }
     }
 
     /// Takes tokens of this issuer from now on, and of no other.
@@ -100,8 +103,8 @@ impl Auth {
         *self.issuer.write().unwrap_or_else(PoisonError::into_inner) = issuer;
     }
 
-    /// Who presents this.
-    async fn identify(&self, presented: &str, share: &Share) -> Option<(Identity, Arc<Allowance>)> {
+    /// Who presents this. `wary`: only what a look into memory can tell.
+    pub(crate) async fn identify(&self, presented: &str, share: &Share, wary: bool) -> Option<(Identity, Arc<Allowance>)> {
         if self.dev_key.as_ref().is_some_and(|key| bool::from(key.as_bytes().ct_eq(presented.as_bytes()))) {
             return Some((everything("dev", share), self.allowances.of("dev", *share)));
         }
@@ -110,6 +113,9 @@ impl Auth {
             let own = key.share.or(share);
             let identity = Identity { caller: caller(&key.principal, &own), pools: key.pools, roles: key.roles };
             return Some((identity, self.allowances.of(&key.id, own)));
+        }
+        if wary {
+            return None;
         }
         let issuer = self.issuer.read().unwrap_or_else(PoisonError::into_inner).clone()?;
         let claimed = issuer.verify(presented).await?;
@@ -155,23 +161,35 @@ pub(crate) async fn authenticate(State(app): State<Arc<App>>, mut request: Reque
     }
     let browsable = request.method() == Method::GET && is_document(path);
     let peer = request.extensions().get::<Peer>().copied();
+    let mut wait = None;
     let found = match peer {
         // The kernel has said who it is.
         Some(Peer::Local { .. }) => Some((everything("local", &Share::default()), app.auth.allowances.of("local", Share::default()))),
         _ => {
-            let share = app.settings().share;
+            let settings = app.settings();
+            let counted = counted(peer, &settings);
+            wait = counted.and_then(|address| app.auth.throttle.wait(address, settings.limits.wrong_keys_per_minute, Instant::now()));
             let mut found = None;
-            for credential in presented(request.headers(), path, browsable) {
+            let credentials = presented(request.headers(), path, browsable);
+            for credential in &credentials {
                 if found.is_none() {
-                    found = app.auth.identify(&credential, &share).await;
+                    found = app.auth.identify(credential, &settings.share, wait.is_some()).await;
                 }
+            }
+            match counted {
+                Some(address) if found.is_none() && !credentials.is_empty() => app.auth.throttle.count(address, Instant::now()),
+                // Who sends none tries none.
+                _ => wait = wait.filter(|_| !credentials.is_empty()),
             }
             found
         }
     };
     let Some((identity, allowance)) = found else {
         app.auth.refused(peer.as_ref());
-        return unauthenticated(request.uri().path(), browsable, mcp::challenge(&app, &request));
+        return match wait {
+            Some(wait) => too_many(request.uri().path(), wait),
+            None => unauthenticated(request.uri().path(), browsable, mcp::challenge(&app, &request)),
+        };
     };
     if let Some(seat) = request.extensions().get::<Arc<Seat>>() {
         seat.know();
@@ -183,6 +201,21 @@ pub(crate) async fn authenticate(State(app): State<Arc<App>>, mut request: Reque
     response.extensions_mut().insert(identity);
     response.extensions_mut().insert(allowance);
     response
+}
+
+/// The address by which wrong keys are counted, where they are. A proxy's is everybody's.
+fn counted(peer: Option<Peer>, settings: &Settings) -> Option<IpAddr> {
+    match peer {
+        Some(Peer::Remote { address, .. }) if settings.behind_proxy.is_none() => Some(address.ip()),
+        _ => None,
+    }
+}
+
+fn too_many(path: &str, wait: Duration) -> Response {
+    metrics::refused("wrong_keys");
+    let mut error = Error::new(ErrorKind::Limit, "too many wrong keys came from this address").hint("wait, and send a valid key");
+    error.retry_after = Some(Duration::from_secs(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)));
+    refusal(path, error)
 }
 
 /// `challenge`: how to authenticate, where a key is not the only way.

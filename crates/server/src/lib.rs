@@ -23,6 +23,7 @@ mod json;
 mod limit;
 mod queue;
 mod rest;
+mod throttle;
 mod tools;
 mod trace;
 

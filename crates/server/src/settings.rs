@@ -29,6 +29,8 @@ pub struct DoorLimits {
     pub max_connections: usize,
     /// Connections of one address at once.
     pub max_connections_per_address: usize,
+    /// Wrong keys of one address in a minute, after which they are refused unseen; 0: any number. Not counted behind a proxy, whose address all have.
+    pub wrong_keys_per_minute: u32,
     /// From the first byte of a request to the end of its headers, and for a TLS handshake.
     pub header_timeout: Duration,
     /// A connection on which nothing is asked for so long is closed.
@@ -97,6 +99,7 @@ impl Default for DoorLimits {
         Self {
             max_connections: 4096,
             max_connections_per_address: 1024,
+            wrong_keys_per_minute: 60,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(30),

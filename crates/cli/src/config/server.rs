@@ -39,6 +39,7 @@ section! {
     LimitsSection {
         max_connections: usize,
         max_connections_per_address: usize,
+        wrong_keys_per_minute: u32,
         header_timeout_seconds: u64,
         idle_timeout_seconds: u64,
         body_timeout_seconds: u64,
@@ -245,6 +246,7 @@ fn door_limits(limits: &LimitsSection) -> anyhow::Result<DoorLimits> {
     Ok(DoorLimits {
         max_connections: at_least_one("max_connections", limits.max_connections)?,
         max_connections_per_address: at_least_one("max_connections_per_address", limits.max_connections_per_address)?,
+        wrong_keys_per_minute: limits.wrong_keys_per_minute.unwrap_or_default(),
         header_timeout: seconds("header_timeout_seconds", limits.header_timeout_seconds)?,
         idle_timeout: seconds("idle_timeout_seconds", limits.idle_timeout_seconds)?,
         body_timeout: seconds("body_timeout_seconds", limits.body_timeout_seconds)?,

@@ -278,3 +278,24 @@ async fn keys_are_fetched_over_https_within_bounds() {
         assert!(refused(url, Some(certificates)).await.starts_with("cannot fetch the issuer's keys"), "{name}");
     }
 }
+
+/// A store without keys.
+struct NoKeys;
+
+impl crate::auth::Keys for NoKeys {
+    fn verify(&self, _: &str) -> Option<crate::auth::Key> {
+        None
+    }
+
+    fn refused(&self, _: &str, _: u64) {}
+}
+
+#[tokio::test]
+async fn signatures_are_not_checked_for_an_address_of_many_wrong_keys() {
+    let signer = edwards("one");
+    let (issuer, _folder) = issuer(&[&signer], |_| {});
+    let auth = crate::auth::Auth::new(Arc::new(NoKeys), None, Some(issuer));
+    let (token, share) = (token(&signer, |_| {}), crate::settings::Share::default());
+    assert!(auth.identify(&token, &share, false).await.is_some());
+    assert!(auth.identify(&token, &share, true).await.is_none());
+}

@@ -46,7 +46,9 @@ fn routes_are_those_that_are_written_down() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_route_refuses_strangers_and_all_in_the_same_words() {
-    let (app, _folder) = app(Settings::default());
+    // With as many wrong keys as it takes.
+    let limits = DoorLimits { wrong_keys_per_minute: 0, ..DoorLimits::default() };
+    let (app, _folder) = app(Settings { limits, ..Settings::default() });
     let (_, good) = key(&app, |_| {});
     let (revoked_id, revoked) = key(&app, |_| {});
     app.store.revoke_key(&revoked_id, "test").unwrap();
@@ -161,6 +163,40 @@ async fn a_revoked_key_is_refused_at_once_and_refusals_are_on_record() {
     let refusals: Vec<_> = refusals.iter().filter(|event| event.kind == "call_refused").collect();
     assert!((1..5).contains(&refusals.len()), "on record, and not each of them: {refusals:?}");
     assert!(!format!("{refusals:?}").contains(&good), "not with what was presented");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_sends_too_many_wrong_keys_is_refused_and_good_keys_pass() {
+    let proxied = Settings { behind_proxy: Some("a test".to_owned()), ..Settings::default() };
+    for (settings, throttled) in [(Settings::default(), true), (proxied, false)] {
+        let limits = DoorLimits { wrong_keys_per_minute: 3, ..DoorLimits::default() };
+        let served = served_with(Settings { limits, ..settings }).await;
+        let (_, good) = key(&served.app, |_| {});
+        let ask = |path: &str, key: Option<&str>| {
+            let key = key.map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
+            served.talk(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n{key}\r\n"))
+        };
+        for _ in 0..5 {
+            assert_eq!(status(&ask("/metrics", None).await), "401", "who sends none tries none");
+        }
+        for _ in 0..3 {
+            assert_eq!(status(&ask("/metrics", Some("bj_wrong")).await), "401");
+        }
+        for path in ["/metrics", "/session?api-version=2024-02-02-preview&identifier=none"] {
+            for wrong in ["bj_wrong", "a.b.c"] {
+                let answer = ask(path, Some(wrong)).await;
+                if throttled {
+                    assert!(status(&answer) == "429" && answer.to_ascii_lowercase().contains("\r\nretry-after: "), "{path} {wrong}: {answer}");
+                } else {
+                    assert_eq!(status(&answer), "401", "a proxy's address is everybody's");
+                }
+            }
+        }
+        for key in [good.as_str(), KEY] {
+            assert_eq!(status(&ask("/metrics", Some(key)).await), "200", "nobody is locked out by others");
+        }
+        assert_eq!(status(&ask("/metrics", None).await), "401");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
