@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value as Json, json};
 
 use crate::client::{Answer, Request};
-use crate::scene::{ALICE, MALLORY, NARROW, Scene, eventually, is_typed, resident, scene, scene_with};
+use crate::scene::{ALICE, MALLORY, NARROW, Scene, eventually, is_typed, resident, scene, scene_with, who_follows_links_is_lured};
 
 /// What an answer says, without what names this one request; and with the names of things made alike.
 fn alike(answer: &Answer, names: &[(&str, &str)]) -> (u16, BTreeMap<String, String>, String) {
@@ -118,16 +118,20 @@ fn t183_t201_refusals_tell_nothing_that_is_not_the_callers() {
         scene.ask("GET", "/executions/none?api-version=2025-10-02-preview&identifier=none").send(),
     ];
     let data = std::env::var("BELLJAR_TEST_DATA").unwrap_or_else(|_| env!("CARGO_TARGET_TMPDIR").to_owned());
+    let never = [key.as_str(), "bj_wrong-key-that-was-sent", &data, "/root", "panicked", ".rs:", "src/", "os error", "backtrace", "hyper", "axum", "Rust"];
+    let told = |answer: &Answer| {
+        let all = format!("{:?} {}", answer.headers, answer.text());
+        never.into_iter().filter(|never| all.contains(never)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    // The control: in an answer that tells them, because its caller printed them, they are found.
+    let print = json!({"code": format!("print({:?})", never.join(" "))});
+    assert_eq!(told(&scene.ask("POST", "/v1/run").json(&print).send().expect(200)).len(), never.len(), "INVALID: what is told is not found");
     for answer in bad {
         assert!(answer.status >= 400, "{}", answer.text());
         is_typed(&answer, "a refusal");
         assert!(answer.body.len() < 4096, "not what was sent again: {} bytes", answer.body.len());
-        let all = format!("{:?} {}", answer.headers, answer.text());
-        for never in [key.as_str(), "bj_wrong-key-that-was-sent", &data, "/root", "panicked", ".rs:", "src/", "os error", "backtrace", "hyper", "axum", "Rust"]
-        {
-            assert!(!all.contains(never), "{never}: {all}");
-        }
-        assert!(answer.header("server").is_none() && answer.header("x-powered-by").is_none(), "{all}");
+        assert_eq!(told(&answer), Vec::<String>::new(), "{:?} {}", answer.headers, answer.text());
+        assert!(answer.header("server").is_none() && answer.header("x-powered-by").is_none(), "{:?}", answer.headers);
     }
     scene.others_go_on();
 }
@@ -159,6 +163,20 @@ fn t184_bodies_that_are_bombs() {
     let routes =
         ["/v1/sessions", "/v1/sessions/bomb/executions", "/v1/run", "/v1/sessions/bomb/tools/ExecutePythonCode", "/v1/sessions/bomb/tools/UploadFileToSession"];
     let azure = ["/code/execute?api-version=2024-02-02-preview&identifier=bomb", "/executions?api-version=2025-10-02-preview&identifier=bomb"];
+    // The control: each of these routes takes a body that is none.
+    let plain = [
+        json!({}),
+        json!({"code": "1"}),
+        json!({"code": "1"}),
+        json!({"pythonCode": "1"}),
+        json!({"fileName": "f", "contentBase64": ""}),
+        json!({"properties": {"codeInputType": "inline", "executionType": "synchronous", "code": "1"}}),
+        json!({"codeInputType": "Inline", "executionType": "Synchronous", "code": "1"}),
+    ];
+    for (route, body) in routes.iter().chain(&azure).zip(&plain) {
+        let answer = scene.ask("POST", route).json(body).send();
+        assert!(matches!(answer.status, 200..=202), "INVALID: {route} takes nothing: {} {}", answer.status, answer.text());
+    }
     let before = resident();
     for (name, bomb) in &bombs {
         for route in routes.iter().chain(&azure) {
@@ -180,8 +198,6 @@ fn t184_bodies_that_are_bombs() {
     }
     let grown = resident().saturating_sub(before);
     assert!(grown < 256 << 20, "memory grew by {grown} bytes");
-    // The control: a plain one is taken.
-    scene.ask("POST", "/v1/run").json(&json!({"code": "1"})).send().expect(200);
     scene.others_go_on();
 }
 
@@ -225,6 +241,16 @@ fn t185_bodies_of_parts() {
         ("the same name twice", parts(&[(&file("twice"), b"one"), (&file("twice"), b"two")], "--f00--\r\n"), false),
     ];
     scene.python("parts", &format!("import os\nos.symlink('{}', 'link')", scene.canary.file().display()));
+    // The controls: a body as it should be is taken, and whoever writes through such a link has written outside.
+    for (target, name) in
+        [("/files/upload?api-version=2024-02-02-preview&identifier=parts", "one"), ("/files?api-version=2025-10-02-preview&identifier=parts", "two")]
+    {
+        let body = parts(&[(&file(name), b"as it should be")], "--f00--\r\n");
+        let answer = scene.ask("POST", target).header("Content-Type", "multipart/form-data; boundary=f00").body(body).send();
+        assert_eq!(answer.status, 200, "INVALID: {target}: {}", answer.text());
+        assert_eq!(scene.file("GET", "parts", name).send().expect(200).text(), "as it should be");
+    }
+    who_follows_links_is_lured();
     let before = resident();
     for (name, body, taken) in &bodies {
         for target in ["/files/upload?api-version=2024-02-02-preview&identifier=parts", "/files?api-version=2025-10-02-preview&identifier=parts"] {
@@ -248,6 +274,11 @@ fn t185_bodies_of_parts() {
 fn t188_ranges() {
     let scene = scene();
     scene.python("range", "open('f', 'w').write('0123456789')");
+    // The control: a range as it should be gives that part, on both.
+    for target in ["/v1/sessions/range/files/f", "/files/content/f?api-version=2024-02-02-preview&identifier=range"] {
+        let part = scene.ask("GET", target).header("Range", "bytes=2-4").send();
+        assert_eq!((part.status, part.text().as_str()), (206, "234"), "INVALID: {target}");
+    }
     let thousand = (0..1000).map(|n| format!("{n}-{n}")).collect::<Vec<_>>().join(",");
     for range in [
         format!("bytes={thousand}"),
@@ -290,7 +321,7 @@ fn t194_t196_t199_pages_of_others() {
         let read = scene.ask("GET", "/v1/sessions").header("Origin", origin).send();
         assert!(read.headers.iter().all(|(name, _)| !name.starts_with("access-control-") && name != "set-cookie"), "{:?}", read.headers);
     }
-    // There is no other protocol to change to.
+    // There is no other protocol to change to, and so no control: nothing here could accept one.
     let upgrade = scene
         .ask("GET", "/v1/sessions")
         .header("Upgrade", "websocket")
@@ -298,8 +329,12 @@ fn t194_t196_t199_pages_of_others() {
         .header("Sec-WebSocket-Version", "13");
     assert_ne!(upgrade.send().status, 101);
     assert_ne!(scene.ask("GET", "/v1/sessions").header("Upgrade", "h2c").header("HTTP2-Settings", "AAMAAABkAARAAAAAAAIAAAAA").send().status, 101);
-    // The control: without a page behind it, it is done.
+    // The control: without a page behind it, and for a page of our own, it is done.
     scene.ask("POST", "/v1/sessions/page/executions").json(&body).send().expect(200);
+    let own = format!("http://{}", scene.address);
+    for route in ["/v1/sessions/page/executions", "/v1/run"] {
+        scene.ask("POST", route).header("Origin", &own).json(&body).send().expect(200);
+    }
     scene.others_go_on();
 }
 
@@ -326,12 +361,16 @@ fn t198_parameters_of_tools() {
             assert!(plain || name || answer.status == 400, "{tool} {path}: {} {}", answer.status, answer.text());
         }
     }
+    let pdf = "from reportlab.pdfgen.canvas import Canvas\nc = Canvas('a.pdf')\nc.drawString(9, 9, 'x')\nc.save()";
     let good = json!({
         "ExecutePythonCode": {"pythonCode": "1"}, "RunShellCommand": {"command": "true"}, "ReadSessionFile": {"filePath": "f"}, "ListSessionFiles": {},
-        "GeneratePdfReport": {"pythonCode": "1", "expectedOutputFilename": "a.pdf", "saveAsFilename": "b.pdf"},
+        "GeneratePdfReport": {"pythonCode": pdf, "expectedOutputFilename": "a.pdf", "saveAsFilename": "b.pdf"},
         "SearchSessionFiles": {"pattern": "x"}, "GetSessionFile": {"filePath": "f"}, "UploadFileToSession": {"fileName": "u", "contentBase64": ""},
     });
     for (tool, params) in good.as_object().unwrap() {
+        // The control: with these it does what it is for.
+        let answer = scene.tool("tools", tool, params);
+        assert_eq!(answer.status, 200, "INVALID: {tool}: {}", answer.text());
         let with = |name: &str, value: Json| {
             let mut params = params.clone();
             params[name] = value;
@@ -391,6 +430,19 @@ fn t203_shares_are_counted_however_many_ask_at_once() {
             ask("DELETE", &format!("/v1/sessions/{}", session["id"].as_str().unwrap())).send().expect(204);
         }
     };
+    // The control: who has no such share gets more than two of sixteen, and more than one execution at once.
+    let free = statuses(&scene, 16, |number| scene.ask("POST", "/v1/sessions").json(&json!({"id": format!("free-{number}")})));
+    assert!(free.get(&201).is_some_and(|made| *made > 2), "INVALID: {free:?}");
+    let made = scene.ask("GET", "/v1/sessions").send().expect(200).json()["sessions"].as_array().unwrap().clone();
+    let sessions: Vec<&str> = made.iter().map(|session| session["id"].as_str().unwrap()).collect();
+    let two = [sessions[0], sessions[1]];
+    let both = statuses(&scene, 4, |number| {
+        scene.ask("POST", &format!("/v1/sessions/{}/executions", two[number % 2])).json(&json!({"code": "import time\ntime.sleep(0.5)"}))
+    });
+    assert_eq!(both.get(&200), Some(&4), "INVALID: {both:?}");
+    for session in sessions {
+        scene.ask("DELETE", &format!("/v1/sessions/{session}")).send().expect(204);
+    }
     // In every way in which a session can be made, sixteen at once: two, and never three.
     let quick = json!({"code": "1"});
     let ways: [(&str, Way<'_>); 5] = [
@@ -464,4 +516,8 @@ fn t203_a_full_pool_answers_in_bounded_time() {
     assert!(refused.header("retry-after").is_some());
     refused.refused(429, "limit");
     scene.others_go_on();
+    // The control: the same where there is room.
+    let made = scene.ask("GET", "/v1/sessions").send().expect(200).json()["sessions"][0]["id"].as_str().unwrap().to_owned();
+    scene.ask("DELETE", &format!("/v1/sessions/{made}")).send().expect(204);
+    scene.ask("POST", "/v1/run").json(&json!({"code": "1"})).send().expect(200);
 }

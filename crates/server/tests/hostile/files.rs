@@ -13,7 +13,7 @@ use rustix::fs::{CWD, FileType, Mode, RenameFlags};
 use serde_json::{Value as Json, json};
 
 use crate::client::Answer;
-use crate::scene::{ALICE, SECRET, Scene, descriptors, encoded, eventually, is_typed, resident, scene, scene_with};
+use crate::scene::{ALICE, SECRET, Scene, descriptors, encoded, eventually, is_typed, resident, scene, scene_with, who_follows_links_is_lured};
 
 /// How long the races go on here; the soak has longer ones.
 const RACE: Duration = Duration::from_secs(4);
@@ -188,7 +188,12 @@ fn t123_t138_folders_that_are_filled_while_they_are_removed() {
          os.makedirs(f'tree/{{n % 50}}/a/b/c', exist_ok=True)\n            os.symlink('{canary}', f'tree/{{n % 50}}/a/l{{n}}')\n            open(f'tree/{{n % 50}}/a/b/c/{{n}}', 'w').close()\n        except OSError: pass\n\
          threading.Thread(target=fill, daemon=True).start()"
     );
+    // The controls: whoever removes by path follows such links, and a folder that nobody fills is removed.
+    who_follows_links_is_lured();
+    scene.shell("filled", &format!("mkdir -p still/a/b; ln -s {canary} still/a/l; touch still/a/b/f"));
+    scene.file("DELETE", "filled", "still").send().expect(204);
     scene.python("filled", &code);
+    assert!(eventually(|| listing(&scene, "filled", "")["files"] != json!([])), "INVALID: it is not filled");
     let mut seen = 0;
     for _ in 0..20 {
         let removed = scene.file("DELETE", "filled", "tree").send();
@@ -211,6 +216,7 @@ fn t122_t181_ids_cannot_be_guessed_and_planted_names_change_nothing() {
     for _ in 0..20 {
         ids.push(scene.python("ids-", "print('mine')")["id"].as_str().unwrap().to_owned());
     }
+    // The control of the guesses below: who knows an id finds what it names, and not what was planted.
     let written = scene.ask("GET", &format!("/v1/sessions/ids-/executions/{}/stdout", ids[0])).send().expect(200);
     assert_eq!(written.text(), "mine\n");
     for _ in 0..3 {
@@ -274,6 +280,9 @@ fn t126_hard_links_count_once() {
     let execution = scene.python("hard", code);
     let digests = execution["artifacts"].as_array().unwrap().iter().filter(|artifact| !artifact["sha256"].is_null()).count();
     assert!(digests <= 4, "no more is read than the workspace can hold: {digests}");
+    // The control: by the sizes that are told, the workspace of 64 MiB would be full many times over.
+    let told: u64 = listing(&scene, "hard", "path=many&limit=10000")["files"].as_array().unwrap().iter().map(|file| file["sizeBytes"].as_u64().unwrap()).sum();
+    assert_eq!(told, 1000 * (16 << 20), "INVALID: they are no links to one file");
     scene.file("PUT", "hard", "room").body(vec![b'y'; 8 << 20]).send().expect(201);
     assert_eq!(scene.file("GET", "hard", "many/999").send().expect(200).body.len(), 16 << 20);
     let found = scene.tool("hard", "SearchSessionFiles", &json!({"pattern": "zzz"})).expect(200).json();
@@ -290,6 +299,14 @@ fn t127_files_that_claim_more_than_there_is() {
     let scene = scene();
     const SIZE: u64 = 1 << 40;
     let code = format!("open('sparse', 'wb').truncate({SIZE})\nf = open('text', 'w')\nf.write('line\\n' * 100000)\nf.truncate({SIZE})\nf.close()");
+    // The controls: what is as long as it says is hashed, read to its end, searched whole, and comes along.
+    let small = scene.python("small", "open('small', 'w').write('line\\n' * 1000)");
+    assert!(small["artifacts"][0]["sha256"].is_string(), "INVALID: {small}");
+    for (tool, params) in [("ReadSessionFile", json!({"filePath": "small"})), ("SearchSessionFiles", json!({"pattern": "nowhere"}))] {
+        assert_ne!(scene.tool("small", tool, &params).expect(200).json()["incomplete"], true, "INVALID: {tool}");
+    }
+    let run = scene.ask("POST", "/v1/run").json(&json!({"code": "open('small', 'w').write('x')"})).send().expect(200).json();
+    assert!(run["artifacts"][0]["url"].as_str().is_some_and(|url| url.starts_with("data:")), "INVALID: {run}");
     let before = resident();
     let execution = scene.python("sparse", &code);
     assert!(execution["artifacts"].as_array().unwrap().iter().all(|artifact| artifact["sha256"].is_null() && artifact["sizeBytes"] == SIZE), "{execution}");
@@ -345,39 +362,42 @@ fn t127_t137_files_that_grow_and_shrink_while_they_are_read() {
     scene.others_go_on();
 }
 
+/// Names that code gives its files. The first is the control: a name like any other stands in the header as it is.
+const NAMES: [&[u8]; 27] = [
+    b"plain.txt",
+    b"line\nbreak",
+    b"cr\r\nSet-Cookie: a=b",
+    b"tab\tx",
+    b"esc\x1b[31m",
+    b"\"quoted\"; filename=x",
+    b"semi;colon",
+    b"..x",
+    b"...",
+    b"-rf",
+    b" lead",
+    b".hidden",
+    b"trail ",
+    &[b'n'; 255],
+    b"\xff\xfe\x80",
+    b"\xc0\xaf",
+    "e\u{301}".as_bytes(),
+    "\u{e9}".as_bytes(),
+    "\u{202e}gpj.exe".as_bytes(),
+    "\u{200b}".as_bytes(),
+    b"CON",
+    b"%2e%2e",
+    b"a%2Fb",
+    "\u{1f600}".as_bytes(),
+    b"?#&=+\\",
+    b"<script>alert(1)<script>",
+    b"UTF-8''x",
+];
+
 #[test]
 fn t128_t189_names_that_code_makes_come_back_as_they_are() {
     let scene = scene();
-    let names: [&[u8]; 26] = [
-        b"line\nbreak",
-        b"cr\r\nSet-Cookie: a=b",
-        b"tab\tx",
-        b"esc\x1b[31m",
-        b"\"quoted\"; filename=x",
-        b"semi;colon",
-        b"..x",
-        b"...",
-        b"-rf",
-        b" lead",
-        b".hidden",
-        b"trail ",
-        &[b'n'; 255],
-        b"\xff\xfe\x80",
-        b"\xc0\xaf",
-        "e\u{301}".as_bytes(),
-        "\u{e9}".as_bytes(),
-        "\u{202e}gpj.exe".as_bytes(),
-        "\u{200b}".as_bytes(),
-        b"CON",
-        b"%2e%2e",
-        b"a%2Fb",
-        "\u{1f600}".as_bytes(),
-        b"?#&=+\\",
-        b"<script>alert(1)<script>",
-        b"UTF-8''x",
-    ];
     for (session, language) in [("fresh", "python"), ("used", "shell")] {
-        for (number, name) in names.iter().enumerate() {
+        for (number, name) in NAMES.iter().enumerate() {
             let octal = |prefix: &str| name.iter().map(|byte| format!("\\{prefix}{byte:03o}")).collect::<String>();
             let code = if language == "python" {
                 format!("open(b'{}', 'w').write('{number}')", octal(""))
@@ -408,6 +428,7 @@ fn t128_t189_names_that_code_makes_come_back_as_they_are() {
                 let disposition = got.header("content-disposition").unwrap();
                 assert!(disposition.starts_with("attachment; filename=\"") && disposition.is_ascii(), "{disposition}");
                 let plain = disposition.strip_prefix("attachment; filename=\"").unwrap().split_once('"').unwrap();
+                assert!(number > 0 || language == "shell" || *plain.0 == *"plain.txt", "INVALID: {disposition}");
                 assert!(plain.1.is_empty() || plain.1.starts_with("; filename*=UTF-8''") && plain.1.matches(';').count() == 1, "{disposition}");
             }
             scene.ask("PUT", url).body("replaced").send().expect(200);
@@ -441,7 +462,7 @@ fn t130_many_entries_cost_no_more_than_is_said() {
     assert!(grown < 160 << 20, "memory grew by {grown} bytes");
     scene.others_go_on();
     scene.file("DELETE", "many", &"x".repeat(255)).send().expect(204);
-    // The same number with short names is told in full, page by page.
+    // The control: more of them, with short names, are told in full, page by page.
     scene.python("many", "import os\nos.mkdir('flat')\nfor n in range(90000): os.close(os.open(f'flat/{n}', os.O_CREAT | os.O_WRONLY))");
     let (mut next, mut seen) = (Some("/v1/sessions/many/files?path=flat&limit=10000".to_owned()), 0);
     while let Some(target) = next {
@@ -461,6 +482,11 @@ fn t130_a_tree_of_any_depth_is_listed_and_removed() {
     // Walked from the top for each folder in it, removing this takes minutes.
     let code = "import os\nos.mkdir('deep')\nd = os.open('deep', os.O_RDONLY)\nfor _ in range(4000):\n    os.mkdir('a', dir_fd=d)\n    e = os.open('a', os.O_RDONLY, dir_fd=d)\n    os.close(d)\n    d = e\n\
                 os.close(d)";
+    // The control: one that is not deep is told in full, and removed.
+    scene.shell("deep", "mkdir -p shallow/a/b/c; touch shallow/a/b/c/f");
+    let list = listing(&scene, "deep", "recursive=true");
+    assert_eq!((&list["incomplete"], list["files"].as_array().unwrap().len()), (&json!(false), 5), "INVALID: {list}");
+    scene.file("DELETE", "deep", "shallow").send().expect(204);
     let execution = scene.python("deep", code);
     assert_eq!(execution["stateLost"], false);
     let list = listing(&scene, "deep", "recursive=true");
@@ -491,6 +517,10 @@ fn t131_uploads_onto_what_code_holds() {
     scene.file("PUT", "held", "fixed").body("x").send().expect(200);
     scene.file("PUT", "held", "shut/x").body("x").send().refused(409, "conflict");
     assert_eq!(scene.shell("held", "cat fixed; ls -A folder")["stdout"], "xx\n");
+    // The controls: into a folder that lets its owner write, the same is written, and beside what is no folder.
+    scene.shell("held", "chmod 755 shut");
+    scene.file("PUT", "held", "shut/x").body("x").send().expect(201);
+    scene.file("PUT", "held", "folder/y").body("x").send().expect(201);
 }
 
 #[test]
@@ -506,7 +536,9 @@ fn t131_names_that_uploads_pass_through_are_taken() {
     scene.file("PUT", "planted", "new").body("new").send().expect(201);
     scene.file("PUT", "planted", "there").body("new").send().refused(409, "conflict");
     assert_eq!(scene.file("GET", "planted", "there").send().expect(200).text(), "old");
+    // The controls: without the links it is written, and whoever opens such a name as it stands there writes outside.
     scene.python("planted", "for name in os.listdir():\n    if name.startswith('.upload-'): os.remove(name)");
+    who_follows_links_is_lured();
     scene.file("PUT", "planted", "there").body("new").send().expect(200);
     // Somebody swaps what waits for its place: then that is what lies there, and nothing outside was written.
     let code = format!(
@@ -539,9 +571,16 @@ fn t133_t134_t190_t191_what_code_makes_is_never_decoded_nor_run() {
     assert!(execution["outputs"].as_array().unwrap().iter().any(|output| output["type"] == "image/png"), "{}", execution["outputs"]);
     let got = scene.tool("media", "GetSessionFile", &json!({"filePath": "bomb.png"})).expect(200).json();
     assert!(got.to_string().contains("iVBORw0KGgo"), "the bytes come along unread");
+    // The control: whoever decoded it would need 10 GB. Its head says so.
+    let head = scene.file("GET", "media", "bomb.png").send().expect(200).body;
+    assert_eq!((&head[12..20], &head[20..24]), (&b"IHDR\0\0\xc3\x50"[..], &b"\0\0\xc3\x50"[..]), "INVALID: 50,000 by 50,000");
     let read = scene.tool("media", "ReadSessionFile", &json!({"filePath": "wide.csv"})).expect(200);
     assert!(read.body.len() < 100_000 && read.json()["incomplete"] == true);
     is_typed(&scene.tool("media", "SearchSessionFiles", &json!({"pattern": "(1,)+$"})), "a search");
+    // The control: a document that is one is taken for it, and a short line is told in full.
+    assert_eq!(scene.python("media", "print('[1]')")["output"], json!([1]), "INVALID: no output is read");
+    scene.python("media", "open('short.csv', 'w').write('1,2\\n')");
+    assert_ne!(scene.tool("media", "ReadSessionFile", &json!({"filePath": "short.csv"})).expect(200).json()["incomplete"], true, "INVALID");
     let printed = scene.run("media", "python", "print('[' * 1000000)");
     assert!(printed.get("output").is_none_or(Json::is_null), "what is no document is none");
     let nested = scene.run("media", "python", "print('[' * 100000 + ']' * 100000)");
@@ -568,6 +607,9 @@ fn t136_files_that_nobody_may_read() {
         let answer = scene.file(method, "shut", path).send();
         if is_root { drop(answer.expect(done)) } else { drop(answer.refused(409, "conflict")) }
     }
+    // The control: what its owner may read is read, whoever the server is.
+    scene.shell("shut", "chmod 644 f");
+    assert_eq!(scene.file("GET", "shut", "f").send().expect(200).text(), "x", "INVALID");
     scene.file("DELETE", "shut", "f").send().expect(204);
     scene.ask("DELETE", "/v1/sessions/shut").send().expect(204);
     scene.others_go_on();
@@ -582,10 +624,13 @@ fn t109_t127_readers_that_leave_hold_nothing() {
     for stream in &held {
         assert_eq!(Answer::read_head(&mut BufReader::new(stream)).status, 200);
     }
+    assert!(descriptors() >= before.0 + 32, "INVALID: they hold nothing");
     assert!(resident() < before.1 + (128 << 20), "32 readers of 100 MiB take {} bytes", resident() - before.1);
     scene.others_go_on();
     let body = json!({"code": "print(2)"});
     scene.ask_as(ALICE, "POST", "/v1/run").json(&body).send().expect(200);
     drop(held);
     assert!(eventually(|| descriptors() <= before.0 + 4), "descriptors: {}, now {}", before.0, descriptors());
+    // The control: whoever stays gets all of it.
+    assert_eq!(scene.file("GET", "slow", "big").send().expect(200).body.len(), 100 << 20);
 }

@@ -52,6 +52,9 @@ fn t057_t158_t159_forged_frames_end_in_an_outcome_and_the_session_goes_on() {
         ("closed streams", "os.close(1); os.close(2); os.write(3, b'x')"),
         ("no answer", "import time\ntime.sleep(0.1); os.kill(os.getpid(), 19)"),
     ];
+    // The control: what has the form of a frame is passed on as the code's own word.
+    let control = format!("{FORGE}send(frame(18, b'{{\"text\":\"its own\",\"json\":1,\"hasJson\":true,\"data\":{{}}}}'))");
+    assert_eq!(scene.python("forge", &control)["result"]["text"], "its own", "INVALID: the channel is not reached");
     for (name, code) in raw {
         let begun = Instant::now();
         let seconds = if name == "no answer" { 2 } else { 8 };
@@ -73,7 +76,9 @@ fn t057_t158_t159_forged_frames_end_in_an_outcome_and_the_session_goes_on() {
         assert!(recovered, "{name}");
         assert!(begun.elapsed() < Duration::from_secs(40), "{name}: {:?}", begun.elapsed());
     }
-    // The same in a process of a command, where the channel is not open.
+    // The same in a process of a command, where the channel is not open; the control is the worker, which has it.
+    let links = "import os\nprint(sum(os.readlink(f'/proc/self/fd/{n}').startswith('socket:') for n in os.listdir('/proc/self/fd') if os.path.lexists(f'/proc/self/fd/{n}')))";
+    assert_ne!(scene.python("forge", links)["stdout"], "0\n", "INVALID: a socket is not recognized");
     let shell = scene.run("forge", "shell", "for n in $(seq 3 255); do eval \"printf 'x' >&$n\" 2>/dev/null; done; ls -l /proc/self/fd | grep -c socket");
     assert_eq!((&shell["stdout"], &shell["outcome"]), (&json!("0\n"), &json!("raised")), "{shell}");
     scene.goes_on("forge");
@@ -86,6 +91,9 @@ fn t056_what_is_written_late_belongs_to_nobody() {
     // A thread keeps the streams of its execution, and prints when it is over.
     let code = "import os, sys, threading, time\nkept = [os.dup(1), os.dup(2)]\ngo = threading.Event()\ndef late():\n    go.wait(20)\n    for _ in range(200):\n        for fd in kept:\n            \
                 try: os.write(fd, b'LATE')\n            except OSError: pass\n        time.sleep(0.002)\nthreading.Thread(target=late, daemon=True).start()\nprint('first')";
+    // The control: the same thread within its own execution is heard.
+    let control = scene.python("early", &format!("{code}\ngo.set()\ntime.sleep(0.3)"));
+    assert!(control["stdout"].as_str().unwrap().contains("LATE") && control["stderr"].as_str().unwrap().contains("LATE"), "INVALID: {control}");
     assert_eq!(scene.python("late", code)["stdout"], "first\n");
     for code in ["go.set()\ntime.sleep(0.3)\nprint('second')", "print('third')"] {
         let next = scene.python("late", code);
@@ -154,6 +162,10 @@ fn t151_t152_t153_nothing_with_other_rights_is_there() {
     // The control: the same look at this machine finds users and rights.
     let status = std::fs::read_to_string("/proc/1/status").unwrap();
     assert!(status.contains("\nCapBnd:\t") && !status.contains("\nCapBnd:\t0000000000000000"), "INVALID: {status}");
+    // …and a port that answers, which is one of those tried inside.
+    std::net::TcpStream::connect(scene.address).expect("INVALID: nothing answers out here either");
+    let code = &code.replace("22, 80,", &format!("{}, 22, 80,", scene.address.port()));
+    assert!(code.contains(&scene.address.port().to_string()), "INVALID: not tried");
     for session in ["ours", "used"] {
         if session == "used" {
             scene.shell(session, "true");
@@ -248,6 +260,9 @@ fn t160_code_is_data_on_its_whole_way() {
     scene.ask("POST", "/v1/sessions/data/executions").header("Content-Type", "application/json").body(&raw[..]).send().refused(400, "invalid_request");
     let files = scene.python("data", "import os\nprint(os.listdir())");
     assert_eq!(files["stdout"], "[]\n", "nothing was run that was not code");
+    // The control: as code it runs, and leaves what would have been seen.
+    scene.shell("data", "echo $(touch /mnt/data/TAKEN)");
+    assert_eq!(scene.python("data", "import os\nprint(os.listdir())")["stdout"], "['TAKEN']\n", "INVALID");
     scene.others_go_on();
 }
 
@@ -275,6 +290,13 @@ fn t161_tricks_on_the_interpreter_hurt_their_own_session_only() {
         "raise SystemExit('bye')",
         "import os\nos.kill(os.getpid(), 11)",
     ];
+    // The control: their own session they do hurt.
+    scene.run("hurt", "python", tricks[1]);
+    assert_eq!(scene.run("hurt", "python", "print(1)")["outcome"], "raised", "INVALID: it hurts nobody");
+    assert_eq!(scene.run("ended", "python", tricks[18])["stateLost"], true, "INVALID: it ends nothing");
+    for session in ["hurt", "ended"] {
+        scene.ask("DELETE", &format!("/v1/sessions/{session}")).send().expect(204);
+    }
     for (number, trick) in tricks.iter().enumerate() {
         let session = format!("trick-{number}");
         let execution = scene.run(&session, "python", trick);
@@ -360,6 +382,9 @@ fn t163_a_session_finds_nothing_of_the_one_before() {
 #[test]
 fn t050_t066_kills_and_interrupts_end_in_outcomes() {
     let scene = &scene();
+    // The controls: a process of one's own is killed, and what nobody interrupts comes to its end.
+    assert_eq!(scene.shell("killed", "sleep 100 & kill -9 $!; wait $!; echo $?")["stdout"], "137\n", "INVALID: nothing can be killed");
+    scene.python("killed", "import time\ntime.sleep(0.1)");
     for (language, code) in [
         ("python", "import os\nos.kill(-1, 9)"),
         ("python", "import os\nos.kill(1, 9); os.kill(0, 9)"),

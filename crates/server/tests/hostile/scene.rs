@@ -53,7 +53,7 @@ pub(crate) struct Canary {
 }
 
 impl Canary {
-    fn place() -> Self {
+    pub(crate) fn place() -> Self {
         let folder = tempfile::Builder::new().prefix("belljar-canary-").tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
         let canary = Self { folder };
@@ -80,6 +80,12 @@ impl Canary {
     }
 }
 
+/// One test at a time: what this process takes is looked at.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Starts a server.
 pub(crate) fn scene() -> Scene {
     scene_with(|_| {})
@@ -87,8 +93,7 @@ pub(crate) fn scene() -> Scene {
 
 /// Starts a server whose pool is changed.
 pub(crate) fn scene_with(change: impl FnOnce(&mut SessionPoolSettings)) -> Scene {
-    static TURN: Mutex<()> = Mutex::new(());
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let turn = turn();
     let data = std::env::var_os("BELLJAR_TEST_DATA").map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("data"), PathBuf::from);
     let engine = Engine::new(engine::Settings { data, host: Host::new(std::env::vars_os()), controls: Controls::default() });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -213,6 +218,27 @@ pub(crate) fn resident() -> u64 {
 /// Descriptors of this process.
 pub(crate) fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// A control: whoever reads, writes or removes by path, and follows the links on it, reaches what is outside.
+#[track_caller]
+pub(crate) fn who_follows_links_is_lured() {
+    let (outside, inside) = (Canary::place(), tempfile::tempdir().unwrap());
+    std::os::unix::fs::symlink(outside.folder(), inside.path().join("folder")).unwrap();
+    std::os::unix::fs::symlink(outside.file(), inside.path().join("file")).unwrap();
+    assert_eq!(fs::read_to_string(inside.path().join("folder/f")).unwrap(), SECRET, "INVALID: it is not read");
+    fs::write(inside.path().join("file"), "lured").unwrap();
+    assert_eq!(fs::read_to_string(outside.file()).unwrap(), "lured", "INVALID: it is not written");
+    fn remove(path: &Path) {
+        // As somebody does who asks what lies behind a link.
+        if fs::metadata(path).unwrap().is_dir() {
+            fs::read_dir(path).unwrap().for_each(|entry| remove(&entry.unwrap().path()));
+        } else {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    remove(&inside.path().join("folder"));
+    assert!(!outside.file().exists(), "INVALID: it is not removed");
 }
 
 /// Whether it comes to be so.
