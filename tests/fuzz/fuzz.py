@@ -3,10 +3,13 @@
 BELLJAR_URL       http://127.0.0.1:8720
 BELLJAR_KEY       a key
 BELLJAR_EXAMPLES  examples of each route in fuzzing; default: 6
+BELLJAR_CASES     go on with other requests until there were so many; default: 0
+BELLJAR_SEED      the first seed of those; default: 1
 """
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -15,6 +18,9 @@ import urllib.request
 URL = os.environ["BELLJAR_URL"].rstrip("/")
 KEY = os.environ["BELLJAR_KEY"]
 EXAMPLES = int(os.environ.get("BELLJAR_EXAMPLES", "6"))
+CASES = int(os.environ.get("BELLJAR_CASES", "0"))
+SEED = int(os.environ.get("BELLJAR_SEED", "1"))
+LONG_EXAMPLES = 400  # of each route in one of the rounds that go on
 SESSION = "fuzz-1"
 
 # Left out: checks of what the description does not promise, such as that every request that does not fit is refused (what is longer than
@@ -35,8 +41,8 @@ def execute(code):
         return json.load(answer)
 
 
-def fuzz(name, settings, phases, examples):
-    """One round; the same requests each time, unless the description changes."""
+def fuzz(name, settings, phases, examples, seed=None):
+    """One round; whether it failed, and the number of requests: without a seed the same each time, unless the description changes."""
     print(f"-- {name}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "schemathesis.toml")
@@ -44,16 +50,31 @@ def fuzz(name, settings, phases, examples):
             file.write(settings)
         command = [os.path.join(os.path.dirname(sys.executable), "schemathesis"), "--config-file", path, "run", f"{URL}/openapi.json"]
         command += ["--header", f"Authorization: Bearer {KEY}", "--checks", CHECKS, "--phases", phases, "--max-examples", str(examples)]
-        command += ["--generation-deterministic", "--continue-on-failure", "--request-timeout", "60", "--no-shrink", "--no-color", "--warnings", "off"]
-        return subprocess.run(command, cwd=folder, check=False).returncode
+        command += ["--generation-deterministic"] if seed is None else ["--seed", str(seed)]
+        command += ["--continue-on-failure", "--request-timeout", "60", "--no-shrink", "--no-color", "--warnings", "off"]
+        done = subprocess.run(command, cwd=folder, check=False, stdout=subprocess.PIPE, text=True)
+        print(done.stdout, flush=True)
+        cases = re.search(r"^ *([0-9,]+) generated", done.stdout, re.MULTILINE)
+        return done.returncode != 0 or cases is None, int(cases[1].replace(",", "")) if cases else 0
+
+
+def settings_of_what_is_there():
+    """Most made-up ids lead to nothing that is there: these do. Made anew for each round, since requests of the round before may have removed them."""
+    done = execute("open('there.txt', 'w').write('line\\n' * 100)\nprint('x' * 2_000_000)")
+    return f'[parameters]\n"path.id" = "{SESSION}"\n"path.exe" = "{done["id"]}"\n"path.path" = "there.txt"\n'
 
 
 def main():
-    failed = fuzz("whatever fits, and what does not", "", "examples,coverage,fuzzing", EXAMPLES)
-    # Most made-up ids lead to nothing that is there: once more, with those of things that are.
-    done = execute("open('there.txt', 'w').write('line\\n' * 100)\nprint('x' * 2_000_000)")
-    settings = f'[parameters]\n"path.id" = "{SESSION}"\n"path.exe" = "{done["id"]}"\n"path.path" = "there.txt"\n'
-    failed |= fuzz("with things that are there", settings, "fuzzing", EXAMPLES)
+    anything, there = "whatever fits, and what does not", "with things that are there"
+    failed, cases = fuzz(anything, "", "examples,coverage,fuzzing", EXAMPLES)
+    again, more = fuzz(there, settings_of_what_is_there(), "fuzzing", EXAMPLES)
+    failed, cases, seed = failed or again, cases + more, SEED
+    while cases < CASES and not failed:
+        settings = settings_of_what_is_there() if seed % 2 else ""
+        failed, more = fuzz(f"{there if settings else anything}, seed {seed}", settings, "fuzzing", LONG_EXAMPLES, seed)
+        cases, seed = cases + more, seed + 1
+        print(f"== {cases} of {CASES} cases", flush=True)
+    print(f"== {cases} cases, {'with failures' if failed else 'no 5xx, no answer that is not described'}", flush=True)
     return failed
 
 

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, ensure};
 
 use crate::ci::{check, say};
+use crate::tied;
 
 /// The key of the server's callers.
 pub(crate) const KEY: &str = "a-key-for-the-clients-of-ci";
@@ -66,7 +67,7 @@ impl Server {
         // Clients leave their sessions behind, more than the pool would have for long.
         let pool = "[pools.default]\nidle_timeout_seconds = 60\n";
         fs::write(&configuration, format!("[server]\nmsi_token = true\ntls_self_signed = {secure}\n\n{pool}"))?;
-        let mut command = Command::new(belljar);
+        let mut command = tied::command(belljar);
         command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(configuration).arg("--data").arg(data).env("BELLJAR_DEV_KEY", KEY);
         let mut process = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().context("cannot start the server")?;
         let mut lines = BufReader::new(process.stderr.take().context("the server has no stderr")?).lines();

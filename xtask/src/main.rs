@@ -8,12 +8,15 @@ mod clients;
 mod data;
 mod fuzz;
 mod soak;
+mod tied;
 
 const USAGE: &str = "\
 usage: cargo xtask ci    run every check: doctor, lints, tests as this user and, for root, as an ordinary one
        cargo xtask clients [mcp]
                          try the real clients of tests/clients on a server, as `ci` does; or only those of the Model Context Protocol
-       cargo xtask fuzz  call every route of the served description with what fits it and what does not, as `ci` does
+       cargo xtask fuzz [--cases N] [--seed N]
+                         call every route of the served description with what fits it and what does not, as `ci` does; then with more,
+                         until there were N requests
        cargo xtask soak [--sandboxes N] [--kills N] [--served N] [--server-kills N] [--seed N] [--data FOLDER] [--json FILE]
                          start and kill sandboxes, then belljar itself, at any moment; whatever is left is a failure";
 
@@ -23,7 +26,8 @@ fn main() -> ExitCode {
         ["ci"] => ci::run(),
         ["clients"] => ci::only(|root, belljar, data| clients::run(root, belljar, data).and_then(|()| clients::mcp::run(root, belljar, data))),
         ["clients", "mcp"] => ci::only(clients::mcp::run),
-        ["fuzz"] => ci::only(fuzz::run),
+        ["fuzz", options @ ..] => fuzz::command(options),
+        ["tied", arguments @ ..] => tied::run(arguments),
         [command @ ("soak" | "soak-lane" | "soak-victim"), options @ ..] => soak::run(command, options, test_data),
         _ => Err(anyhow::anyhow!(USAGE)),
     };

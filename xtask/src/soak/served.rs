@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use super::process;
 use super::random::Random;
 use super::residue;
 use crate::ci::say;
+use crate::tied;
 
 /// Callers at once.
 const CALLERS: u64 = 6;
@@ -90,7 +91,7 @@ impl Server {
         let folder = tempfile::tempdir()?;
         let config = folder.path().join("belljar.toml");
         fs::write(&config, format!("[pools.default]\nready = 4\nmax_sessions = 40\nallocation_wait_seconds = 30\nidle_timeout_seconds = {IDLE_SECONDS}\n"))?;
-        let mut command = Command::new(belljar);
+        let mut command = tied::command(belljar);
         command.args(["serve", "--listen", "127.0.0.1:0", "--log-level", "error", "--config"]).arg(&config).arg("--data").arg(data);
         command.env("BELLJAR_DEV_KEY", KEY).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().context("cannot start the server")?;
