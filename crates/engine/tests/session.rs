@@ -426,6 +426,8 @@ fn nothing_runs_that_is_not_on_record() {
     assert_eq!(refused.unwrap_err().kind, ErrorKind::Unavailable);
     scene.record.broken.store(false, std::sync::atomic::Ordering::Relaxed);
     assert_eq!(scene.text(&session, "print(x)"), "1\n");
+    // An end is put on record when it has been told.
+    assert!(eventually(|| scene.record.lines().len() == 5));
     let lines = scene.record.lines();
     let expected = ["session_created recorded ", "intend a recorded 5", "conclude Some(Completed)", "intend a recorded 8", "conclude Some(Completed)"];
     assert_eq!(lines, expected);

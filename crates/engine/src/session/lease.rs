@@ -527,8 +527,9 @@ impl Session {
                 gone
             }
             Err(error) => {
-                self.record_end(&id, queued, None, Some(&error));
+                let concluded = self.concluded(&id, queued, None, Some(&error));
                 self.lock().history.failed(&id, error);
+                self.common.recorder.conclude(&concluded);
                 // Nobody knows what state it is in.
                 true
             }
@@ -547,8 +548,10 @@ impl Session {
             execution.state_lost = true;
         }
         execution.state_lost |= gone;
-        self.record_end(id, timings.queued, Some(&execution), None);
+        let concluded = self.concluded(id, timings.queued, Some(&execution), None);
         self.lock().history.finished(id, Finished { execution, timings }, whole);
+        // Whoever waits for the answer comes first: this one is not waited for anyway.
+        self.common.recorder.conclude(&concluded);
         gone || full
     }
 
@@ -577,8 +580,8 @@ impl Session {
         }
     }
 
-    fn record_end(&self, id: &str, queued: Duration, execution: Option<&Execution>, failure: Option<&Error>) {
-        self.common.recorder.conclude(&Concluded {
+    fn concluded(&self, id: &str, queued: Duration, execution: Option<&Execution>, failure: Option<&Error>) -> Concluded {
+        Concluded {
             execution: id.to_owned(),
             principal: self.key.principal.to_string(),
             outcome: execution.map(|execution| execution.outcome),
@@ -586,7 +589,7 @@ impl Session {
             limits_hit: execution.map(|execution| execution.limits_hit.clone()).unwrap_or_default(),
             execution_time_ms: execution.map_or(0, |execution| execution.execution_time_ms),
             queued,
-        });
+        }
     }
 
     /// Hears init until an upload is over; true where the sandbox is gone.
