@@ -1,8 +1,9 @@
 //! The containment suite over HTTP: what hostile code and hostile callers try through the service, on real sandboxes.
 //!
 //! The attempts are numbered as in the list of threats. Each test carries its numbers, a control where one is possible (the same attempt against
-//! something unprotected gets through, or the same for its rightful caller, or the test says INVALID; where there is none, its absence is said), an oracle
-//! outside (a canary that must not be read or written, a second tenant that goes on, this process's memory and descriptors: [`oracles`]), and accepts only typed answers: never a 5xx, never a hang.
+//! something unprotected gets through, or the same for its rightful caller, or the test says INVALID; where there is none, its absence is said),
+//! an oracle outside (a canary that must not be read or written, a second tenant that goes on, this process's memory and descriptors: [`oracles`]),
+//! and accepts only typed answers: never a 5xx, never a hang.
 //!
 //! | number | covered by |
 //! |---|---|
