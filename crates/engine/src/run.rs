@@ -36,6 +36,8 @@ const MAX_VALUE_BYTES: usize = 2 * 1024 * 1024;
 const DISPLAY_BYTES: usize = 64 * 1024 * 1024;
 /// Displays of one execution.
 const MAX_DISPLAYS: usize = 1000;
+/// Frames of an execution's worker, whatever they hold: each costs time out here, and an empty one is no display.
+const MAX_FRAMES: usize = 4 * MAX_DISPLAYS;
 /// Media types of one display.
 const MAX_FORMS: usize = 16;
 /// Bytes of an upload sent at once.
@@ -165,6 +167,7 @@ struct Collected<'a> {
     stderr: Kept,
     outputs: Vec<Output>,
     output_bytes: usize,
+    frames: usize,
     value: Option<Value>,
     facts: Facts,
 }
@@ -239,6 +242,7 @@ pub(crate) fn run_in(sandbox: &mut dyn Sandbox, turn: Turn<'_>, request: &RunReq
         stderr: Kept::with_whole(KEEP_BYTES, turn.whole),
         outputs: Vec::new(),
         output_bytes: 0,
+        frames: 0,
         value: None,
         facts: Facts::default(),
     };
@@ -455,6 +459,7 @@ impl Collected<'_> {
             FromInit::Worker { .. } if self.facts.stop == Some(Stop::Output) => {}
             FromInit::Worker { kind, payload, .. } => {
                 self.output_bytes = self.output_bytes.saturating_add(payload.len());
+                self.frames = self.frames.saturating_add(1);
                 match kind {
                     worker::DISPLAY => self.display(&payload),
                     worker::RESULT => self.result(&payload),
@@ -468,7 +473,7 @@ impl Collected<'_> {
 
     fn too_much(&self, limits: &Limits) -> bool {
         let written = self.stdout.total().saturating_add(self.stderr.total());
-        written > limits.output_bytes || self.output_bytes > DISPLAY_BYTES || self.outputs.len() > MAX_DISPLAYS
+        written > limits.output_bytes || self.output_bytes > DISPLAY_BYTES || self.outputs.len() > MAX_DISPLAYS || self.frames > MAX_FRAMES
     }
 
     fn display(&mut self, payload: &[u8]) {

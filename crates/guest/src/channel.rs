@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use protocol::FrameReader;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg, sendmsg};
@@ -11,6 +12,10 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFl
 /// More descriptors than any message of ours carries.
 const MAX_DESCRIPTORS: usize = 8;
 const READ_BYTES: usize = 64 * 1024;
+/// A queue that is empty keeps no more room than this, in bytes.
+const KEPT_BYTES: usize = 256 * 1024;
+/// Whoever does not take what it is sent within this time is given up, however much of it was taken in between: who sends has others to look after.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a read found.
 #[derive(Debug, PartialEq, Eq)]
@@ -97,12 +102,11 @@ impl Channel {
 
     /// Sends a frame with descriptors on its first byte, after everything that is queued. Waits until the kernel took the first part, at most some seconds.
     pub(crate) fn send_with_descriptors(&mut self, frame: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        while !self.queue.is_empty() {
-            self.flush()?;
-            if !self.queue.is_empty() {
-                wait_writable(self.socket.as_fd())?;
-            }
-        }
+        self.send_with_descriptors_until(Instant::now() + PATIENCE, frame, descriptors)
+    }
+
+    fn send_with_descriptors_until(&mut self, deadline: Instant, frame: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.flush_until(deadline)?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let sent = loop {
             let mut control = SendAncillaryBuffer::new(&mut space);
@@ -111,7 +115,7 @@ impl Channel {
             }
             match sendmsg(&self.socket, &[IoSlice::new(frame)], &mut control, SendFlags::NOSIGNAL) {
                 Ok(sent) => break sent,
-                Err(rustix::io::Errno::AGAIN) => wait_writable(self.socket.as_fd())?,
+                Err(rustix::io::Errno::AGAIN) => wait_writable(self.socket.as_fd(), deadline)?,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -131,17 +135,24 @@ impl Channel {
                 Err(error) => return Err(error.into()),
             }
         }
+        if self.queue.is_empty() {
+            self.queue.shrink_to(KEPT_BYTES);
+        }
         Ok(())
     }
 
     /// Sends everything that is queued, waiting some seconds for the other end to read.
     pub(crate) fn flush_all(&mut self) -> io::Result<()> {
+        self.flush_until(Instant::now() + PATIENCE)
+    }
+
+    fn flush_until(&mut self, deadline: Instant) -> io::Result<()> {
         loop {
             self.flush()?;
             if self.queue.is_empty() {
                 return Ok(());
             }
-            wait_writable(self.socket.as_fd())?;
+            wait_writable(self.socket.as_fd(), deadline)?;
         }
     }
 }
@@ -184,13 +195,66 @@ pub(crate) fn would_block(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
-/// Waits for room, but not for ever: who does not read for this long is given up.
-fn wait_writable(socket: BorrowedFd<'_>) -> io::Result<()> {
-    const PATIENCE: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 5, tv_nsec: 0 };
+/// Waits for room, but no longer than this.
+fn wait_writable(socket: BorrowedFd<'_>, deadline: Instant) -> io::Result<()> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
+    }
+    let left = rustix::event::Timespec::try_from(left).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     let mut wait = [rustix::event::PollFd::from_borrowed_fd(socket, rustix::event::PollFlags::OUT)];
-    match rustix::event::poll(&mut wait, Some(&PATIENCE)) {
+    match rustix::event::poll(&mut wait, Some(&left)) {
         Ok(0) => Err(io::Error::from_raw_os_error(libc::ETIMEDOUT)),
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+    use std::os::unix::net::UnixStream;
+
+    fn pair() -> (Channel, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Channel::new(ours.into(), false).unwrap(), theirs)
+    }
+
+    #[test]
+    fn whoever_reads_drop_by_drop_is_given_up() {
+        let (mut channel, mut theirs) = pair();
+        channel.queue(&vec![0; 16 * 1024 * 1024]);
+        channel.flush().unwrap();
+        let left = channel.queued_bytes();
+        assert!(left > 8 * 1024 * 1024);
+        // It takes some whenever it is waited for, so that each wait alone would end well.
+        let reader = std::thread::spawn(move || {
+            let mut buffer = vec![0; 64 * 1024];
+            while theirs.read(&mut buffer).is_ok_and(|count| count > 0) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let error = channel.send_with_descriptors_until(Instant::now() + Duration::from_millis(200), b"frame", &[]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ETIMEDOUT));
+        assert!(channel.queued_bytes() > 0 && channel.queued_bytes() < left, "some of it was taken");
+        drop(channel);
+        reader.join().unwrap();
+    }
+
+    #[test]
+    fn what_has_gone_out_leaves_no_room_behind() {
+        let (mut channel, mut theirs) = pair();
+        channel.queue(&vec![0; 8 * 1024 * 1024]);
+        let reader = std::thread::spawn(move || {
+            let mut left = 8 * 1024 * 1024;
+            let mut buffer = vec![0; 64 * 1024];
+            while left > 0 {
+                left -= theirs.read(&mut buffer).unwrap();
+            }
+        });
+        channel.flush_all().unwrap();
+        reader.join().unwrap();
+        assert!(channel.queue.capacity() <= KEPT_BYTES, "{} bytes are kept for nothing", channel.queue.capacity());
     }
 }

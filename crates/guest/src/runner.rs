@@ -143,22 +143,13 @@ fn wait_for(command: Pid, signals: &OwnedFd) -> Exit {
 /// Ends everything that descends from this process. Stopping comes first, so that nothing can fork ahead of the sweep.
 fn end_descendants(signals: &OwnedFd) {
     const A_MOMENT: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+    let own = rustix::process::getpid();
     loop {
-        let mut stopped = 0;
-        loop {
-            let found = descendants();
-            for pid in &found {
-                let _ = rustix::process::kill_process(*pid, Signal::STOP);
-            }
-            if found.len() <= stopped {
-                break;
-            }
-            stopped = found.len();
-        }
-        if stopped == 0 && matches!(rustix::process::wait(WaitOptions::NOHANG), Err(rustix::io::Errno::CHILD)) {
+        let found = stopped(|| descendants(own, &[]));
+        if found.is_empty() && matches!(rustix::process::wait(WaitOptions::NOHANG), Err(rustix::io::Errno::CHILD)) {
             return;
         }
-        for pid in descendants() {
+        for pid in found {
             let _ = rustix::process::kill_process(pid, Signal::KILL);
         }
         // Never for long: whatever the scan missed, the next round looks again.
@@ -170,10 +161,26 @@ fn end_descendants(signals: &OwnedFd) {
     }
 }
 
-/// All live processes below this one.
-fn descendants() -> Vec<Pid> {
-    let processes = crate::watchdog::processes();
-    let mut family = vec![rustix::process::getpid()];
+/// Stops everything that `find` finds, until that is no more than before: what is stopped cannot fork ahead of a sweep.
+pub(crate) fn stopped(find: impl Fn() -> Vec<Pid>) -> Vec<Pid> {
+    let mut stopped = 0;
+    loop {
+        let found = find();
+        for pid in &found {
+            let _ = rustix::process::kill_process(*pid, Signal::STOP);
+        }
+        if found.len() <= stopped {
+            return found;
+        }
+        stopped = found.len();
+    }
+}
+
+/// All live processes below this one, but for those kept and what is below them.
+pub(crate) fn descendants(top: Pid, kept: &[Pid]) -> Vec<Pid> {
+    let mut processes = crate::watchdog::processes();
+    processes.retain(|process| !kept.contains(&process.pid));
+    let mut family = vec![top];
     let mut found = Vec::new();
     let mut grew = true;
     while grew {

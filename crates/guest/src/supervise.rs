@@ -33,6 +33,8 @@ const WORKER_QUEUE_BYTES: usize = 4 * 1024 * 1024;
 const FRAMES_PER_TURN: usize = 64;
 /// What `!cmd` captures for the caller at most.
 const CAPTURE_BYTES: usize = 1024 * 1024;
+/// Of what `!cmd` captures, no more is read in one turn: a command can write as fast as it is read, and others have to have their turn.
+const CAPTURE_TURN_BYTES: usize = 1024 * 1024;
 /// How often limits are looked at while something runs.
 const WATCH: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// Not sooner than this after the last look, however much goes on: one costs as much as running a line of code.
@@ -40,6 +42,8 @@ const WATCH_AGAIN: Duration = Duration::from_millis(20);
 /// How long the end of a killed worker may stay unknown.
 const COLLECT: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+/// Between two looks for what is dying.
+const A_MOMENT: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
 /// Serves the host until it closes its channel. Leaving ends everything inside, since this is process 1.
 pub(crate) fn run(host: Channel, configuration: Configuration, supply: Option<Supply>) {
@@ -87,6 +91,8 @@ struct Running {
     read: [OwnedFd; 2],
     write: [OwnedFd; 2],
     command: Option<Command>,
+    /// A command was started: what got away from its runner may be left.
+    commanded: bool,
     cpu_start: u64,
     hit: Option<Hit>,
     /// Somebody wanted it to end.
@@ -96,7 +102,14 @@ struct Running {
 /// A shell command that runs, and what is captured of it.
 struct Command {
     runner: Runner,
-    capture: Option<(OwnedFd, Vec<u8>)>,
+    capture: Option<Capture>,
+}
+
+/// What a command writes for the caller of `!cmd`.
+struct Capture {
+    /// `None`: all its writers have closed it.
+    pipe: Option<OwnedFd>,
+    bytes: Vec<u8>,
 }
 
 /// A limit that the watchdog found exceeded.
@@ -213,8 +226,8 @@ impl Supervisor {
             }
             if let Some(command) = &running.command {
                 entries.push((PollFd::new(&command.runner.report, PollFlags::IN), |ready, _| ready.report = true));
-                if let Some((pipe, _)) = &command.capture {
-                    entries.push((PollFd::new(pipe, PollFlags::IN), |ready, events| ready.capture = events.contains(PollFlags::IN)));
+                if let Some(pipe) = command.capture.as_ref().and_then(|capture| capture.pipe.as_ref()) {
+                    entries.push((PollFd::new(pipe, PollFlags::IN), |ready, _| ready.capture = true));
                 }
             }
         }
@@ -309,7 +322,7 @@ impl Supervisor {
                 let started = runner::start(&self.configuration, &command, running.write_end(Stream::Stdout), running.write_end(Stream::Stderr));
                 self.running = Some(running);
                 match (started, &mut self.running) {
-                    (Ok(runner), Some(running)) => running.command = Some(Command { runner, capture: None }),
+                    (Ok(runner), Some(running)) => running.run(runner, None),
                     _ => self.finish(End::ShellExited(Exit::Code(126))),
                 }
             }
@@ -378,14 +391,8 @@ impl Supervisor {
     }
 
     fn pump_capture(&mut self) {
-        let Some(Command { capture: Some((pipe, captured)), .. }) = self.running.as_mut().and_then(|running| running.command.as_mut()) else { return };
-        let mut buffer = vec![0; 64 * 1024];
-        while let Ok(count) = rustix::io::read(&*pipe, &mut buffer) {
-            if count == 0 {
-                return;
-            }
-            let room = CAPTURE_BYTES.saturating_sub(captured.len());
-            captured.extend_from_slice(buffer.get(..count.min(room)).unwrap_or_default());
+        if let Some(Command { capture: Some(capture), .. }) = self.running.as_mut().and_then(|running| running.command.as_mut()) {
+            capture.pump();
         }
     }
 
@@ -541,7 +548,7 @@ impl Supervisor {
             _ => running.write_end(Stream::Stdout),
         };
         match runner::start(&self.configuration, command, stdout, running.write_end(Stream::Stderr)) {
-            Ok(runner) => running.command = Some(Command { runner, capture: pipe.map(|(read, _)| (read, Vec::new())) }),
+            Ok(runner) => running.run(runner, pipe.map(|(read, _)| Capture { pipe: Some(read), bytes: Vec::new() })),
             Err(_) => self.answer_command(Exit::Code(126), &[]),
         }
     }
@@ -571,7 +578,7 @@ impl Supervisor {
             self.finish(end);
         } else {
             self.end_strays();
-            let captured = command.capture.map(|(_, bytes)| bytes).unwrap_or_default();
+            let captured = command.capture.map(|capture| capture.bytes).unwrap_or_default();
             self.answer_command(exit, &captured);
         }
     }
@@ -597,34 +604,33 @@ impl Supervisor {
 
     /// Ends the execution: what its pipes still hold goes out first, then they close.
     fn finish(&mut self, end: End) {
-        if self.running.as_ref().is_some_and(|running| running.shell) || self.configuration.process_spawning {
+        self.abandon_command();
+        if self.running.as_ref().is_some_and(|running| running.commanded) || self.configuration.process_spawning {
             self.end_strays();
         }
         self.barrier();
-        self.abandon_command();
         if let Some(running) = self.running.take() {
             self.say(&FromInit::Done { execution: running.number, end });
         }
     }
 
-    /// Kills what lost its parent: a runner ends what descends from it, so this finds only what got away from one.
+    /// Kills what lost its parent, and runners that have been given up, with all that descends from either: a runner ends its own, so this finds
+    /// only what got away from one.
     fn end_strays(&self) {
         let own = rustix::process::getpid();
         let command = self.running.as_ref().and_then(|running| running.command.as_ref()).map(|command| command.runner.pid);
-        let kept = [self.worker.as_ref().map(|worker| worker.pid), command];
-        loop {
-            let strays: Vec<Pid> = watchdog::processes()
-                .iter()
-                .filter(|process| process.parent == Some(own) && !process.zombie && !kept.contains(&Some(process.pid)))
-                .map(|process| process.pid)
-                .collect();
-            if strays.is_empty() {
-                return;
+        let kept: Vec<Pid> = [self.worker.as_ref().map(|worker| worker.pid), command].into_iter().flatten().collect();
+        let find = || runner::descendants(own, &kept);
+        while !find().is_empty() {
+            let strays = runner::stopped(find);
+            for stray in &strays {
+                let _ = rustix::process::kill_process(*stray, Signal::KILL);
             }
             for stray in strays {
-                let _ = rustix::process::kill_process(stray, Signal::KILL);
+                // Those that are nobody's child but ours: the rest comes to us when its parents have ended.
                 let _ = rustix::process::waitpid(Some(stray), WaitOptions::empty());
             }
+            let _ = rustix::event::poll(&mut [], Some(&A_MOMENT));
         }
     }
 
@@ -643,11 +649,8 @@ impl Supervisor {
     }
 
     fn worker_ended(&mut self, exit: Exit) {
-        // What it said before it died still counts, but it may not answer any more.
+        // What still waits in its channel is left there: a process that it started may hold the other end, and write without end.
         let was_ready = self.worker.as_ref().is_some_and(|worker| worker.ready);
-        if let Some(worker) = &mut self.worker {
-            while matches!(worker.channel.read(), Ok(Read::Open)) && worker.channel.next_frame().is_ok_and(|frame| frame.is_some()) {}
-        }
         if self.worker.take().is_some_and(|worker| self.executes_instead(&worker)) {
             return;
         }
@@ -792,6 +795,27 @@ impl Worker {
     }
 }
 
+impl Capture {
+    /// Reads what is there, up to a turn's worth.
+    fn pump(&mut self) {
+        let mut buffer = vec![0; 64 * 1024];
+        let mut total = 0;
+        while total < CAPTURE_TURN_BYTES {
+            let Some(pipe) = &self.pipe else { return };
+            match rustix::io::read(pipe, &mut buffer) {
+                // Nobody writes any more: it would be ready for ever.
+                Ok(0) => self.pipe = None,
+                Ok(count) => {
+                    total += count;
+                    let room = CAPTURE_BYTES.saturating_sub(self.bytes.len());
+                    self.bytes.extend_from_slice(buffer.get(..count.min(room)).unwrap_or_default());
+                }
+                Err(_) => return,
+            }
+        }
+    }
+}
+
 impl Running {
     fn new(execute: &Execute) -> io::Result<Self> {
         let (out_read, out_write) = output_pipe()?;
@@ -803,10 +827,17 @@ impl Running {
             read: [out_read, err_read],
             write: [out_write, err_write],
             command: None,
+            commanded: false,
             cpu_start: 0,
             hit: None,
             stopped: false,
         })
+    }
+
+    /// Notes that this command runs.
+    fn run(&mut self, runner: Runner, capture: Option<Capture>) {
+        self.commanded = true;
+        self.command = Some(Command { runner, capture });
     }
 
     fn read_end(&self, stream: Stream) -> BorrowedFd<'_> {
@@ -888,4 +919,32 @@ fn prepare_worker(configuration: &Configuration, channel: BorrowedFd<'_>) -> io:
         crate::init::set_limit(sys::LIMIT_DATA, memory).map_err(|failure| io::Error::from_raw_os_error(failure.errno))?;
     }
     confine::enter(Domain::Worker, &configuration.confinement)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_never_stops_writing_gets_its_turn_and_no_more() {
+        let endless = rustix::fs::open("/dev/zero", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let mut capture = Capture { pipe: Some(endless), bytes: Vec::new() };
+        capture.pump();
+        capture.pump();
+        assert_eq!(capture.bytes.len(), CAPTURE_BYTES);
+        assert!(capture.pipe.is_some());
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_writes_to_is_not_waited_for() {
+        let (read, write) = output_pipe().unwrap();
+        rustix::io::write(&write, b"last").unwrap();
+        let mut capture = Capture { pipe: Some(read), bytes: Vec::new() };
+        capture.pump();
+        assert!(capture.pipe.is_some(), "it may still write");
+        drop(write);
+        capture.pump();
+        assert!(capture.pipe.is_none());
+        assert_eq!(capture.bytes, b"last");
+    }
 }

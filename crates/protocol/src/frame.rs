@@ -6,6 +6,9 @@ pub const HEADER_BYTES: usize = 5;
 /// The largest payload a frame may carry, in bytes (32 MiB): a picture of the largest allowed size fits.
 pub const MAX_PAYLOAD_BYTES: usize = 32 * 1024 * 1024;
 
+/// A reader that waits for nothing keeps no more room than this, in bytes: one large frame must not cost memory for the rest of a session.
+const KEPT_BYTES: usize = 256 * 1024;
+
 /// Why bytes are not a frame.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum FrameError {
@@ -71,6 +74,7 @@ impl FrameReader {
         self.start = self.start.saturating_add(HEADER_BYTES).saturating_add(length);
         if self.start >= self.buffer.len() {
             self.buffer.clear();
+            self.buffer.shrink_to(KEPT_BYTES);
             self.start = 0;
         }
         Ok(Some((kind, payload)))
@@ -110,6 +114,16 @@ mod tests {
             reader.push(&bytes);
             while let Ok(Some(_)) = reader.next_frame() {}
         }
+    }
+
+    #[test]
+    fn a_large_frame_leaves_no_room_behind() {
+        let mut reader = FrameReader::default();
+        for chunk in encode(1, &vec![7; 8 * 1024 * 1024]).unwrap().chunks(64 * 1024) {
+            reader.push(chunk);
+        }
+        assert!(reader.buffer.capacity() > 8 * 1024 * 1024 && reader.next_frame().unwrap().is_some());
+        assert!(reader.buffer.capacity() <= KEPT_BYTES, "{} bytes are kept for nothing", reader.buffer.capacity());
     }
 
     #[test]

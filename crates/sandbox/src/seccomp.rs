@@ -239,6 +239,7 @@ fn rules(arch: Arch, lists: &[&List]) -> Result<BTreeMap<u32, Rule>, SeccompErro
 fn errno(name: &str) -> Result<u16, SeccompError> {
     match name {
         "EPERM" => Ok(1),
+        "ENOMEM" => Ok(12),
         "EINVAL" => Ok(22),
         "ENOTTY" => Ok(25),
         "ENOSYS" => Ok(38),
@@ -474,6 +475,8 @@ mod tests {
         assert_eq!(decide(&program, "kill", [5, 9, 0, 0, 0, 0]), ALLOW);
         assert_eq!(decide(&program, "fcntl", [0, 7, 0, 0, 0, 0]), ALLOW);
         assert_eq!(decide(&program, "fcntl", [0, 8, 0, 0, 0, 0]), errno_of(1));
+        assert_eq!(decide(&program, "mmap", [0, 1 << 21, 3, 0x22, u64::MAX, 0]), ALLOW);
+        assert_eq!(decide(&program, "mmap", [0, 1 << 21, 3, 0x4_0022, u64::MAX, 0]), errno_of(12), "pages of the host's reserve");
         assert_eq!(decide(&program, "clone3", [0; 6]), errno_of(38));
         assert_eq!(decide(&program, "socket", [1, 1, 0, 0, 0, 0]), errno_of(1));
         let worker = worker(Arch::X86_64, false).unwrap();

@@ -95,6 +95,16 @@ impl Workspace {
         Ok(File::from(file))
     }
 
+    /// The same, with what is told of it: of the file that was opened, whatever stands under its name by now.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_entry(&self, path: &Path) -> io::Result<(File, Entry)> {
+        let file = self.open(path)?;
+        let entry = Entry::of(path.to_owned(), &rustix::fs::fstat(&file)?);
+        Ok((file, entry))
+    }
+
     /// Lists everything, folder by folder, without following links.
     ///
     /// # Errors
@@ -202,7 +212,7 @@ impl Entry {
         Self { path, kind, size: u64::try_from(stat.st_size).unwrap_or_default(), stamp }
     }
 
-    /// When it was changed last; code inside can set it to anything.
+    /// When it was changed last; code inside can set it to anything, so this is between the years 1970 and 2554, which every format can name.
     #[must_use]
     pub fn modified(&self) -> SystemTime {
         let nanoseconds = u64::try_from(self.stamp.1).unwrap_or_default();
@@ -393,6 +403,21 @@ mod tests {
         ];
         assert_eq!(names, expected);
         assert!(!listing.incomplete);
+    }
+
+    #[test]
+    fn any_time_that_code_sets_can_be_named() {
+        let inside = tempfile::tempdir_in("/dev/shm").unwrap();
+        let workspace = workspace(inside.path());
+        let latest = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
+        for seconds in [i64::MIN, -1, 0, 253_402_300_800, i64::MAX] {
+            let file = File::create(inside.path().join("file")).unwrap();
+            let time = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: 999_999_999 };
+            rustix::fs::futimens(&file, &rustix::fs::Timestamps { last_access: time, last_modification: time }).unwrap();
+            let told =
+                [workspace.open_entry(Path::new("file")).unwrap().1, workspace.entry(Path::new("file")).unwrap(), workspace.list().unwrap().entries.remove(0)];
+            assert!(told.iter().all(|entry| (SystemTime::UNIX_EPOCH..=latest).contains(&entry.modified())), "{seconds}");
+        }
     }
 
     #[test]

@@ -42,6 +42,9 @@ fn a_command_runs_and_its_end_is_told() {
     assert_eq!((stdout.as_str(), stderr.as_str(), end), ("out\n/mnt/data\n1000\nsandbox\n", "err\n", End::ShellExited(Exit::Code(3))));
     let (stdout, _, end) = shell(sandbox.as_mut(), "echo again > file; cat file; kill -TERM $$");
     assert_eq!((stdout.as_str(), end), ("again\n", End::ShellExited(Exit::Signal(15))));
+    // The kernel's call for this is another one than for a name that is free.
+    let (stdout, stderr, _) = shell(sandbox.as_mut(), "echo new > other; mv other file; cat file");
+    assert_eq!((stdout.as_str(), stderr.as_str()), ("new\n", ""));
     sandbox.kill();
     assert_eq!(sandbox.wait(Duration::from_secs(5)), Some(Exit::Signal(9)));
 }

@@ -6,7 +6,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::SystemTime;
 
 use sandbox::workspace::{Entry, Kind};
 use sandbox::{Remote, ToInit, Workspace};
@@ -177,11 +176,9 @@ impl Session {
     pub async fn open_file(self: &Arc<Self>, path: &Path) -> Result<(File, FileEntry), Error> {
         let session = Arc::clone(self);
         self.with_workspace(path, move |workspace, path| {
-            let file = workspace.open(path)?;
-            let facts = file.metadata()?;
-            let modified = facts.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            let (file, entry) = workspace.open_entry(path)?;
             session.note("file_read", &path.display().to_string());
-            Ok((file, FileEntry { path: path.to_owned(), kind: Kind::File, size: facts.len(), modified, media_type: media_type(path) }))
+            Ok((file, FileEntry::from(entry)))
         })
         .await
     }

@@ -212,3 +212,23 @@ fn lists_come_page_by_page() {
         scene.ask("GET", &format!("/v1/sessions/page/files?{query}")).send().refused(400, "invalid_request");
     }
 }
+
+#[test]
+fn times_that_code_sets_break_no_answer() {
+    let scene = scene();
+    for (name, seconds) in [("before-1970", "-10**9"), ("after-9999", "10**12"), ("as-late-as-can-be", "2**62")] {
+        scene.python("times", &format!("import os\nopen('{name}', 'w').write('x')\nos.utime('{name}', ({seconds}, {seconds}))")).expect(200);
+        scene.ask("GET", &format!("/v1/sessions/times/files/{name}")).send().expect(200);
+        let tool = scene.ask("POST", "/v1/sessions/times/tools/GetSessionFile").json(&json!({"filePath": name})).send().expect(200);
+        let told = tool.json()["files"][0]["modifiedAt"].as_str().unwrap().to_owned();
+        assert!(("1970".."2555").contains(&told.get(..4).unwrap()), "{told}");
+        scene.ask("POST", "/v1/sessions/times/tools/ReadSessionFile").json(&json!({"filePath": name})).send().expect(200);
+        for version in ["2024-02-02-preview", "2025-10-02-preview"] {
+            let query = format!("api-version={version}&identifier=times");
+            scene.ask("GET", &format!("/files/content/{name}?{query}")).send().expect(200);
+            scene.ask("GET", &format!("/files/{name}/content?{query}")).send().expect(200);
+            scene.ask("GET", &format!("/files/{name}?{query}")).send().expect(200);
+        }
+    }
+    assert_eq!(listed(&scene, "times").len(), 3);
+}
