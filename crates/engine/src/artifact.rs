@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use sandbox::Workspace;
 use sandbox::workspace::{Entry, Kind, Listing};
+use sandbox::{Folder, Workspace};
 use sha2::{Digest, Sha256};
 
 use crate::execution::Artifact;
@@ -45,7 +45,7 @@ pub(crate) fn open(workspace: &Workspace, entry: &Entry) -> Option<File> {
 }
 
 /// Copies one file out, beneath `folder` where there is one, and describes it. Never more than `entry.size` bytes: code may still write.
-pub(crate) fn collect(file: File, entry: &Entry, folder: Option<&Path>) -> io::Result<Artifact> {
+pub(crate) fn collect(file: File, entry: &Entry, folder: Option<&Folder>) -> io::Result<Artifact> {
     let mut target = folder.map(|folder| Out::create(folder, &entry.path)).transpose()?;
     let digest = if target.is_some() || entry.size <= DIGEST_BYTES {
         let mut file = file.take(entry.size);

@@ -14,6 +14,9 @@ pub mod record;
 pub mod run;
 pub mod session;
 
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+
 mod artifact;
 mod outcome;
 mod output;

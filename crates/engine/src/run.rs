@@ -235,17 +235,7 @@ pub(crate) fn run_in(sandbox: &mut dyn Sandbox, turn: Turn<'_>, request: &RunReq
         Some(before) if request.files.is_empty() => before,
         _ => Before::of(&list(sandbox)?),
     };
-    let mut collected = Collected {
-        observer,
-        number: turn.number,
-        stdout: Kept::with_whole(KEEP_BYTES, turn.whole),
-        stderr: Kept::with_whole(KEEP_BYTES, turn.whole),
-        outputs: Vec::new(),
-        output_bytes: 0,
-        frames: 0,
-        value: None,
-        facts: Facts::default(),
-    };
+    let mut collected = Collected::new(observer, turn.number, turn.whole);
     let (started, clock) = (SystemTime::now(), Instant::now());
     let end = execute(sandbox, request, &mut collected, control)?;
     let elapsed = clock.elapsed();
@@ -354,6 +344,21 @@ pub(crate) fn written(name: &str, result: Result<bool, i32>) -> Result<bool, Err
     })
 }
 
+/// An execution out of messages alone, for `fuzz/`.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn collect(request: &RunRequest, messages: Vec<FromInit>, observer: &mut dyn Observer) -> Result<(Execution, usize), Error> {
+    let mut collected = Collected::new(observer, 1, None);
+    let mut taken = 0;
+    for message in messages {
+        if collected.too_much(&request.limits) {
+            break;
+        }
+        collected.take(message);
+        taken += 1;
+    }
+    conclude("namespace", None, request, collected, Some(End::Completed)).map(|(execution, _)| (execution, taken))
+}
+
 /// Sends the code and listens until it is over, stopping it where a limit says so. `None`: the sandbox itself has ended.
 fn execute(sandbox: &mut dyn Sandbox, request: &RunRequest, collected: &mut Collected<'_>, control: &Control) -> Result<Option<End>, Error> {
     let remote = sandbox.remote();
@@ -436,7 +441,22 @@ fn python_payload(request: &RunRequest) -> String {
     payload.to_string()
 }
 
-impl Collected<'_> {
+impl<'a> Collected<'a> {
+    /// Nothing yet; `whole` is a folder for all of what is written.
+    fn new(observer: &'a mut dyn Observer, number: u64, whole: Option<&Path>) -> Self {
+        Self {
+            observer,
+            number,
+            stdout: Kept::with_whole(KEEP_BYTES, whole),
+            stderr: Kept::with_whole(KEEP_BYTES, whole),
+            outputs: Vec::new(),
+            output_bytes: 0,
+            frames: 0,
+            value: None,
+            facts: Facts::default(),
+        }
+    }
+
     /// Takes one message. What cannot be read is the code's own doing and is dropped.
     fn take(&mut self, message: FromInit) {
         match message {

@@ -314,6 +314,24 @@ fn out_of_range(name: &str, asked: &dyn std::fmt::Display, limit: &dyn std::fmt:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_request_widens_a_limit(asked in prop::collection::vec(prop::option::of(prop_oneof![0..4_u64, any::<u64>(), Just(u64::MAX)]), 9), cpus in prop::option::of(any::<f64>())) {
+            let [wall_seconds, cpu_seconds, memory_bytes, processes, open_files, workspace_bytes, workspace_inodes, tmp_bytes, output_bytes] = asked.try_into().unwrap();
+            let request = LimitsRequest { wall_seconds, cpu_seconds, cpus, memory_bytes, processes, open_files, workspace_bytes, workspace_inodes, tmp_bytes, output_bytes };
+            let pool = Limits::default();
+            if let Ok(limits) = request.over(&pool) {
+                let counts = |limits: &Limits| [
+                    limits.wall_seconds, limits.cpu_seconds, limits.memory_bytes, limits.processes, limits.open_files, limits.workspace_bytes,
+                    limits.workspace_inodes, limits.tmp_bytes, limits.output_bytes,
+                ];
+                prop_assert!(counts(&limits).iter().zip(counts(&pool)).all(|(limit, most)| (1..=most).contains(limit)));
+                prop_assert!((0.01..=pool.cpus).contains(&limits.cpus));
+            }
+        }
+    }
 
     #[test]
     fn limits_are_narrowed_and_never_widened() {

@@ -15,6 +15,9 @@ pub mod runner;
 pub mod supervise;
 pub mod watchdog;
 
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+
 mod channel;
 mod sys;
 mod upload;

@@ -173,7 +173,11 @@ fn own_folder_name() -> String {
 
 /// When a process started, in clock ticks since boot.
 fn start_ticks(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    start_of(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The same of a `/proc/<pid>/stat`. The name in it is the process's own choice, so fields count from its end.
+fn start_of(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_ascii_whitespace().nth(19)?.parse().ok()
 }
@@ -399,9 +403,20 @@ fn field(text: &str, name: &str) -> u64 {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok()).unwrap_or_default()
 }
 
+/// Reads a text as each of the files that are read here, for `fuzz/`; gives how much was found.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_all(text: &str) -> usize {
+    let mounts = parse_mountinfo(text);
+    let groups = ["", "memory", "pids"].into_iter().filter_map(|controller| own_path(text, controller));
+    let found = groups.map(|path| mounts.iter().filter(|mounted| folder_of(mounted, path).starts_with(&mounted.place)).count()).sum::<usize>();
+    let counted = field(text, "oom_kill") > 0 || field(text, "max") > 0;
+    found.saturating_add(mounts.len()).saturating_add(usize::from(counted)).saturating_add(usize::from(start_of(text).is_some()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const HYBRID: &str = "\
 30 24 0:26 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
@@ -464,6 +479,22 @@ mod tests {
         let mut expected = vec![own, "belljar-x-y".to_owned(), "other".to_owned()];
         expected.sort();
         assert_eq!(left, expected);
+    }
+
+    proptest! {
+        #[test]
+        fn a_group_is_never_given_less_than_its_limits(memory in any::<u64>(), workspace in any::<u64>(), tmp in any::<u64>(), processes in any::<u64>(), cpus in any::<f64>()) {
+            let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+            fs::write(folder.path().join("cpu.max"), "").unwrap();
+            let limits = Limits { memory_bytes: memory, workspace_bytes: workspace, tmp_bytes: tmp, processes, cpus, ..Limits::default() };
+            set_limits(Controller::Unified, folder.path(), &limits).unwrap();
+            let read = |file: &str| fs::read_to_string(folder.path().join(file)).unwrap();
+            prop_assert!(read("memory.max").parse::<u64>().unwrap() >= memory.max(workspace).max(tmp));
+            prop_assert!(read("pids.max").parse::<u64>().unwrap() >= processes);
+            let quota = read("cpu.max").split_once(' ').map(|(quota, _)| quota.parse::<u64>().unwrap()).unwrap();
+            // What is no number is as good as nothing.
+            prop_assert!(if cpus.is_nan() { quota == 0 } else { (1000..=409_600_000).contains(&quota) }, "{}", quota);
+        }
     }
 
     #[test]

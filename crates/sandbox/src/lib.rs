@@ -7,6 +7,9 @@
 
 pub mod backend;
 pub mod cgroup;
+pub mod folder;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod launcher;
 pub mod limits;
 pub mod memory;
@@ -17,6 +20,7 @@ pub mod workspace;
 pub use backend::{
     BACKENDS, Backend, Controls, Error, Lifeline, Preload, Remote, Sandbox, SpawnOptions, Template, TemplateId, TemplateProcess, Usage, WorkerStart,
 };
+pub use folder::Folder;
 pub use limits::Limits;
 pub use protocol::message::{End, Execute, Exit, FromInit, InitReady, Stream, ToInit, Work};
 pub use workspace::Workspace;

@@ -61,3 +61,20 @@ impl Limits {
         self.workspace_bytes.saturating_add(self.tmp_bytes).saturating_add(self.tmp_bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn sums_of_limits_hold_whatever_is_configured(memory in any::<u64>(), workspace in any::<u64>(), tmp in any::<u64>(), processes in any::<u64>()) {
+            let limits = Limits { memory_bytes: memory, workspace_bytes: workspace, tmp_bytes: tmp, processes, ..Limits::default() };
+            let exact = u128::from(workspace) + 2 * u128::from(tmp);
+            prop_assert_eq!(u128::from(limits.files_bytes()), exact.min(u128::from(u64::MAX)));
+            // Where a group counts too, it refuses first; nowhere is it less than what was asked for.
+            prop_assert!(limits.process_rlimit(true) >= limits.process_rlimit(false) && limits.process_rlimit(false) >= processes);
+        }
+    }
+}

@@ -32,6 +32,12 @@ fn group_bytes(mounted: &Path) -> Option<u64> {
     Some(limit.saturating_sub(used.saturating_sub(cache)))
 }
 
+/// Reads a text as the file that is read here, for `fuzz/`.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_all(text: &str) -> usize {
+    usize::from(parse_meminfo(text).is_some())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

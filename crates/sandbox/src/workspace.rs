@@ -361,6 +361,7 @@ fn list_one(open: &OwnedFd, folder: &Path, listing: &mut Listing, room: &mut usi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use std::io::Read;
     use std::os::unix::fs::symlink;
 
@@ -403,6 +404,79 @@ mod tests {
         ];
         assert_eq!(names, expected);
         assert!(!listing.incomplete);
+    }
+
+    /// What code may have put somewhere: a file, a folder, or a link to one of these places.
+    #[derive(Debug, Clone)]
+    enum Made {
+        File,
+        Folder,
+        Link(String),
+        Twin(String),
+    }
+
+    /// Paths of few names, so that they meet: with `.`, `..`, empty parts and slashes anywhere.
+    fn paths() -> impl Strategy<Value = String> {
+        let part = prop::sample::select(vec!["a", "b", "c", "a", "b", "c", ".", "..", "", "outside", "canary"]);
+        (any::<bool>(), prop::collection::vec(part, 1..6)).prop_map(|(absolute, parts)| format!("{}{}", if absolute { "/" } else { "" }, parts.join("/")))
+    }
+
+    fn made() -> impl Strategy<Value = Made> {
+        let targets = prop_oneof![paths(), Just("/proc/self/root".to_owned()), Just("../outside/canary".to_owned()), Just("..".to_owned())];
+        prop_oneof![2 => Just(Made::File), 3 => Just(Made::Folder), 3 => targets.prop_map(Made::Link), 1 => paths().prop_map(Made::Twin)]
+    }
+
+    /// Builds a workspace beside a canary; gives the files in it that no link leads to, each with what it holds.
+    fn built(home: &Path, things: &[(String, Made)]) -> Vec<PathBuf> {
+        let inside = home.join("inside");
+        std::fs::create_dir_all(home.join("outside")).unwrap();
+        std::fs::create_dir(&inside).unwrap();
+        std::fs::write(home.join("outside/canary"), "outside").unwrap();
+        for (path, made) in things {
+            // Only below, and through no link: whatever code does, it does inside.
+            let place = inside.join(path.trim_start_matches('/'));
+            let is_inside = place.parent().and_then(|parent| parent.canonicalize().ok()).is_some_and(|parent| parent.starts_with(&inside));
+            if !is_inside || path.contains("..") {
+                continue;
+            }
+            let _ = match made {
+                Made::File => File::options().write(true).create_new(true).open(&place).and_then(|mut file| std::io::Write::write_all(&mut file, b"inside")),
+                Made::Folder => std::fs::create_dir(&place),
+                Made::Link(target) => symlink(target, &place),
+                Made::Twin(other) => std::fs::hard_link(inside.join(other.trim_start_matches('/')), &place),
+            };
+        }
+        let listing = workspace(&inside).list().unwrap();
+        listing.entries.into_iter().filter(|entry| entry.kind == Kind::File).map(|entry| entry.path).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+        #[test]
+        fn whatever_is_built_and_asked_nothing_outside_is_reached(things in prop::collection::vec((paths(), made()), 0..24), asked in prop::collection::vec(paths(), 1..24)) {
+            let home = tempfile::tempdir_in("/dev/shm").unwrap();
+            let home_path = home.path().canonicalize().unwrap();
+            let files = built(&home_path, &things);
+            let workspace = workspace(&home_path.join("inside"));
+            let content = |path: &Path| {
+                let mut text = String::new();
+                workspace.open(path).and_then(|mut file| file.read_to_string(&mut text)).map(|_| text)
+            };
+            for file in &files {
+                prop_assert_eq!(content(file).unwrap(), "inside");
+            }
+            for path in asked.iter().map(Path::new) {
+                if let Ok(text) = content(path) {
+                    prop_assert_eq!(text, "inside", "{}", path.display());
+                }
+                if let Ok(listing) = workspace.list_folder(path, true) {
+                    prop_assert!(listing.entries.iter().all(|entry| entry.path.file_name().is_none_or(|name| name != "inside")), "{}", path.display());
+                }
+                let _ = (workspace.entry(path), workspace.remove(path));
+            }
+            prop_assert_eq!(std::fs::read_to_string(home_path.join("outside/canary")).unwrap(), "outside");
+            prop_assert_eq!(std::fs::read_dir(&home_path).unwrap().count(), 2);
+        }
     }
 
     #[test]

@@ -22,6 +22,8 @@ mod answer;
 mod error;
 mod execute;
 mod files;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod manage;
 mod multipart;
 mod query;

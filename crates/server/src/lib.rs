@@ -12,6 +12,9 @@ pub mod record;
 pub mod settings;
 pub mod tls;
 
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+
 mod aca;
 mod admin;
 mod body;

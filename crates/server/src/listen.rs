@@ -29,6 +29,8 @@ use seats::{Seats, Taken};
 use strict::Strict;
 
 pub(crate) use seats::{Asking, Seat};
+#[cfg(feature = "fuzzing")]
+pub use strict::{Framing, framing};
 
 /// The largest head of a request, and the most headers in it.
 const MAX_HEAD_BYTES: usize = 64 * 1024;

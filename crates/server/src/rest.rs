@@ -6,6 +6,8 @@ mod download;
 mod events;
 mod executions;
 mod files;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod openapi;
 mod pools;
 mod run;

@@ -182,7 +182,7 @@ fn with_charset(media_type: &str) -> String {
 
 /// What a request for a part of a file comes to.
 #[derive(Debug, PartialEq, Eq)]
-enum Range {
+pub(super) enum Range {
     /// From here, so many bytes.
     Part(u64, u64),
     Whole,
@@ -191,7 +191,7 @@ enum Range {
 }
 
 /// One range; several, or what is none, give the whole file.
-fn range(text: &str, size: u64) -> Range {
+pub(super) fn range(text: &str, size: u64) -> Range {
     let Some((first, last)) = text.strip_prefix("bytes=").and_then(|range| range.trim().split_once('-')) else { return Range::Whole };
     let (first, last) = match (first.parse::<u64>(), last.parse::<u64>()) {
         (Ok(first), Ok(last)) if first <= last => (first, last.min(size.saturating_sub(1))),

@@ -225,7 +225,7 @@ fn part(head: &[u8], encoded: bool) -> Part {
 }
 
 /// The parameters behind the first word of a header: names in lower case, values without quotes.
-fn parameters(text: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(super) fn parameters(text: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut found = Vec::new();
     let mut bytes = text.iter().copied().skip_while(|byte| *byte != b';').peekable();
     while bytes.next_if_eq(&b';').is_some() {

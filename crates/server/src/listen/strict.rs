@@ -314,6 +314,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Strict<S> {
     }
 }
 
+/// What is made of bytes, for `fuzz/`.
+#[cfg(feature = "fuzzing")]
+#[derive(Debug, PartialEq, Eq)]
+pub struct Framing {
+    /// Where each head ended: how many bytes stand before what follows it. Known where bytes come one by one.
+    pub heads: Vec<usize>,
+    /// The byte that made it ambiguous.
+    pub ambiguous: Option<usize>,
+}
+
+/// Scans bytes that come in pieces of this length.
+#[cfg(feature = "fuzzing")]
+#[must_use]
+pub fn framing(bytes: &[u8], step: usize) -> Framing {
+    let (mut scanner, mut framing) = (Scanner::new(), Framing { heads: Vec::new(), ambiguous: None });
+    let mut seen = 0_usize;
+    for piece in bytes.chunks(step.max(1)) {
+        let before = scanner.place;
+        if let Err(at) = scanner.feed(piece) {
+            framing.ambiguous = Some(seen.saturating_add(at));
+            break;
+        }
+        seen = seen.saturating_add(piece.len());
+        if step == 1 && before == Place::Head && scanner.place != Place::Head {
+            framing.heads.push(seen);
+        }
+    }
+    framing
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

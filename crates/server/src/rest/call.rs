@@ -120,7 +120,7 @@ fn part(path: &str, number: usize) -> Result<String, Error> {
     String::from_utf8(bytes).map_err(|_| Error::new(ErrorKind::InvalidRequest, format!("part {} of the path is not UTF-8", number.saturating_add(1))))
 }
 
-fn rest(path: &str, number: usize) -> Vec<u8> {
+pub(super) fn rest(path: &str, number: usize) -> Vec<u8> {
     percent_decode_str(path.splitn(number.saturating_add(2), '/').nth(number.saturating_add(1)).unwrap_or_default()).collect()
 }
 

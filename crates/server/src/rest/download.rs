@@ -200,7 +200,7 @@ fn read(file: &File, at: u64, length: u64) -> io::Result<Vec<u8>> {
 }
 
 /// `Content-Disposition` of RFC 6266: a plain name for the old, the exact one in the form of RFC 8187.
-fn disposition(name: &[u8]) -> String {
+pub(super) fn disposition(name: &[u8]) -> String {
     let text = String::from_utf8_lossy(name);
     // Quotes and backslashes would need escapes that clients read differently; a percent sign is decoded by some.
     let plain: String = text.chars().map(|one| if one.is_ascii_graphic() && !matches!(one, '"' | '\\' | '%') || one == ' ' { one } else { '_' }).collect();
@@ -209,6 +209,15 @@ fn disposition(name: &[u8]) -> String {
         format!("attachment; filename=\"{plain}\"")
     } else {
         format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{}", encode(text.as_bytes()))
+    }
+}
+
+/// The part that a range asks for, for `fuzz/`.
+#[cfg(feature = "fuzzing")]
+pub(super) fn part(range: &str, size: u64) -> Option<(u64, u64)> {
+    match wanted(range, size) {
+        Wanted::Part(start, length) => Some((start, length)),
+        Wanted::Whole | Wanted::Nothing => None,
     }
 }
 

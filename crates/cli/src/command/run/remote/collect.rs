@@ -67,8 +67,7 @@ fn name(url: &str) -> Option<PathBuf> {
 
 /// Fetches one file. False: it is gone, or has a name that the folder cannot take.
 fn fetch(server: &Server, url: &str, name: &Path, target: &mut Out, folder: &Path) -> anyhow::Result<bool> {
-    let staging = target.staging()?.to_owned();
-    let mut file = match Out::create(&staging, name) {
+    let mut file = match Out::create(target.staging()?, name) {
         Ok(file) => file,
         Err(error) if out::is_names_fault(&error) => return Ok(false),
         Err(error) => return Err(out::failed(&folder.join(name), &error).into()),
