@@ -485,7 +485,7 @@ class Worker:
         if kind != EXECUTE or len(descriptors) != 2:
             _exit(0)
         self.interrupts.install()  # a signal handler may have put its own there since
-        request = decode_json(payload)
+        number, request = payload[:8], decode_json(payload[8:])
         self._attach(descriptors)
         # Held back while user code runs: what is needed afterwards, when it has used up all descriptors.
         reserve = [dup(self.null) for _ in range(4)]
@@ -503,7 +503,7 @@ class Worker:
         sys.setrecursionlimit(limit)
         self.interrupts.end()
         self._detach()
-        self.channel.send(DONE, b"{}")
+        self.channel.send(DONE, number)
 
     def wake_up(self):
         """Code is about to come: touches what that will need, so that it finds the processor's caches as after a line of code."""

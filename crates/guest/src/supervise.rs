@@ -335,7 +335,8 @@ impl Supervisor {
         if !worker.ready {
             return;
         }
-        let Some(payload) = running.pending.take() else { return };
+        let Some(code) = running.pending.take() else { return };
+        let payload = [&running.number.to_le_bytes()[..], &code].concat();
         let [stdout, stderr] = &running.write;
         let sent = frame::encode(kinds::EXECUTE, &payload)
             .map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))
@@ -450,6 +451,8 @@ impl Supervisor {
                 }
                 true
             }
+            // Of an execution that was over before, because somebody else said so: the worker is not where we took it to be.
+            kinds::DONE if payload != execution.to_le_bytes() => false,
             kinds::DONE => {
                 // A limit that stopped it is how it ended, however orderly.
                 let end = match self.running.as_ref().and_then(|running| running.hit) {

@@ -14,7 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Frames without a payload, as `printf` writes them.
 const READY: &str = r"printf '\0\0\0\0\020' >&3";
 const DISPLAY: &str = r"printf '\0\0\0\0\021' >&3";
-const DONE: &str = r"printf '\0\0\0\0\024' >&3";
+/// Of execution 1.
+const DONE: &str = r"printf '\010\0\0\0\024\001\0\0\0\0\0\0\0' >&3";
 /// Waits until the next frame has begun; of `setup`, one is there from the start.
 const HEAR: &str = "head -c 5 <&3 >/dev/null";
 
@@ -123,4 +124,15 @@ fn what_stands_where_it_may_not_breaks_the_worker_and_nothing_else() {
         }
         assert_eq!(shell(sandbox.as_mut(), 1, "echo here"), "here\n");
     }
+}
+
+#[test]
+fn an_end_of_another_execution_is_not_taken_for_this_one() {
+    // As code that forges its end does it: it says `done`, goes on, and the driver says it once more, when the next one runs.
+    let mut sandbox = worker(&format!("{READY}; {HEAR}; {HEAR}; {DONE}; sleep 0.5; {DONE}; sleep 1000"), true);
+    await_ready(sandbox.as_mut());
+    execute(sandbox.as_mut(), 1, Work::Code(b"{}".to_vec()));
+    assert_eq!(end(sandbox.as_mut(), 1).0, End::Completed);
+    execute(sandbox.as_mut(), 2, Work::Code(b"{}".to_vec()));
+    assert_eq!(end(sandbox.as_mut(), 2).0, End::WorkerBroken);
 }

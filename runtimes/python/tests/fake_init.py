@@ -12,7 +12,7 @@ import tempfile
 import time
 
 DRIVER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "driver.py")
-SETUP, EXECUTE, SHELL_DONE, TAKEN, INTERRUPT, WAKE, SHELL = 1, 2, 3, 4, 5, 6, 21
+SETUP, EXECUTE, SHELL_DONE, TAKEN, INTERRUPT, WAKE, DONE, SHELL = 1, 2, 3, 4, 5, 6, 20, 21
 FRAME_LIMIT = 32 * 1024 * 1024
 ENVIRONMENT = {
     "HOME": "/tmp",
@@ -85,6 +85,7 @@ class Session:
         self.path = os.path.realpath(self.folder.name)
         self.channel, theirs = socket.socketpair()
         self.channel.settimeout(60)
+        self.number = 0  # of the execution that runs
         self.commands = []  # the text of each command that ran
         self.running = None  # the command that runs: (process, captures, its stdout, its stderr, pidfd)
         self.withheld = None  # a number, once `taken` frames are held back
@@ -135,7 +136,7 @@ class Session:
         length = int.from_bytes(header[:4], "little")
         assert length <= FRAME_LIMIT, "frame too long"
         data = self._read(length)
-        return header[4], data if header[4] == SHELL else strict_json(data)
+        return header[4], data if header[4] in (SHELL, DONE) else strict_json(data)
 
     def _read(self, length):
         data = bytearray()
@@ -178,7 +179,9 @@ class Session:
         request = {"code": code, "inputs": inputs or {}, "rehearsal": rehearsal, "fresh": fresh}
         if filename:
             request["filename"] = filename
-        self.send(EXECUTE, request, [write for _, write in pipes])
+        self.number += 1
+        data = self.number.to_bytes(8, "little") + json.dumps(request).encode()
+        self.send(EXECUTE, data, [write for _, write in pipes])
         for read, write in pipes:
             os.close(write)
             os.set_blocking(read, False)
@@ -237,6 +240,7 @@ class Session:
                     self.running[0].terminate()
                     self._end_command(outcome)
                 if name == "done":
+                    assert payload == self.number.to_bytes(8, "little"), "it ends the execution that runs"
                     return outcome
                 if name == "shell":
                     self._start_command(payload)
