@@ -29,7 +29,7 @@ pub(crate) fn say(text: &str) {
 
 /// Runs everything.
 pub(crate) fn run() -> anyhow::Result<()> {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
+    let root = root()?;
     cargo(&root, &["build", "--workspace"])?;
     let target = target(&root)?;
     let belljar = target.join("debug/belljar");
@@ -47,7 +47,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
     step("clients of the Model Context Protocol");
     clients::mcp::run(&root, &belljar, &data)?;
     step("the description, fuzzed");
-    fuzz::run(&root, &belljar, &data)?;
+    fuzz::service::run(&root, &belljar, &data)?;
+    step("decoders, fuzzed");
+    fuzz::short_decoders()?;
     step("short soak as this user");
     within(SOAK_PATIENCE, Command::new(belljar.with_file_name("xtask")).args(SHORT_SOAK).arg(&data).args(SHORT_SERVED))?;
     if rustix::process::geteuid().is_root() {
@@ -60,10 +62,15 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
 /// Only one step of those that need a server: the root of the sources, the program, the data folder.
 pub(crate) fn only(run: impl FnOnce(&Path, &Path, &Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
+    let root = root()?;
     cargo(&root, &["build", "--workspace"])?;
     let target = target(&root)?;
     run(&root, &target.join("debug/belljar"), &data::folder(&target)?)
+}
+
+/// The root of the sources.
+pub(crate) fn root() -> anyhow::Result<PathBuf> {
+    Ok(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?)
 }
 
 fn step(name: &str) {

@@ -1,39 +1,58 @@
-//! The served description, tried route by route with requests that fit it and requests that do not: `tests/fuzz`.
-
-use std::path::Path;
-use std::process::Command;
+//! What is tried with inputs that nobody wrote: the served description, and every decoder between inside and outside.
 
 use anyhow::{Context, bail};
 
-use crate::ci::{check, only};
-use crate::clients::{KEY, Server, installed};
+use crate::ci;
 
-/// The command: `--cases N` goes on until there were so many requests, from seed `--seed N` on.
+pub(crate) mod decoders;
+pub(crate) mod service;
+
+/// Seconds for each decoder where nothing else is asked for: all of them take about a minute.
+const SHORT: u64 = 4;
+
+/// `cargo xtask fuzz [service [--cases N] [--seed N] | decoders [--seconds N] [TARGET]...]`
 pub(crate) fn command(options: &[&str]) -> anyhow::Result<()> {
-    let mut variables = Vec::new();
-    for pair in options.chunks(2) {
-        let &[name, value] = pair else { bail!("`{}` wants a value", pair.join(" ")) };
-        let variable = match name {
-            "--cases" => "BELLJAR_CASES",
-            "--seed" => "BELLJAR_SEED",
-            _ => bail!("`{name}` is unknown: `--cases N` and `--seed N` are not"),
-        };
-        value.parse::<u64>().with_context(|| format!("`{value}` is no number"))?;
-        variables.push((variable, value));
+    match options.split_first() {
+        None => {
+            short_decoders()?;
+            ci::only(service::run)
+        }
+        Some((&"service", rest)) => service::command(rest),
+        Some((&"decoders", rest)) => {
+            let root = ci::root()?;
+            decoders::run(&root, &ci::target(&root)?, &wanted(rest)?)
+        }
+        Some((other, _)) => bail!("`{other}` cannot be fuzzed; say `service` or `decoders`"),
     }
-    only(|root, belljar, data| with(root, belljar, data, &variables))
 }
 
-/// Runs the short form; what it needs is installed into the data folder where it is not, or is another version.
-pub(crate) fn run(root: &Path, belljar: &Path, data: &Path) -> anyhow::Result<()> {
-    with(root, belljar, data, &[])
+/// All decoders, as `ci` tries them.
+pub(crate) fn short_decoders() -> anyhow::Result<()> {
+    let root = ci::root()?;
+    decoders::run(&root, &ci::target(&root)?, &decoders::Wanted { targets: Vec::new(), seconds: SHORT })
 }
 
-fn with(root: &Path, belljar: &Path, data: &Path, variables: &[(&str, &str)]) -> anyhow::Result<()> {
-    let folder = root.join("tests/fuzz");
-    let python = installed(&folder.join("requirements.txt"), &data.join("fuzz"))?;
-    let server = Server::start(belljar, data, false)?;
-    let mut command = Command::new(python);
-    command.arg(folder.join("fuzz.py")).env("BELLJAR_URL", &server.url).env("BELLJAR_KEY", KEY).env("PYTHONDONTWRITEBYTECODE", "1");
-    check(command.envs(variables.iter().copied()))
+fn wanted(options: &[&str]) -> anyhow::Result<decoders::Wanted> {
+    let mut wanted = decoders::Wanted { targets: Vec::new(), seconds: SHORT };
+    let mut options = options.iter();
+    while let Some(option) = options.next() {
+        match *option {
+            "--seconds" => wanted.seconds = options.next().and_then(|seconds| seconds.parse().ok()).context("`--seconds` needs a number")?,
+            option if option.starts_with('-') => bail!("there is no option `{option}`"),
+            target => wanted.targets.push(target.to_owned()),
+        }
+    }
+    Ok(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read() {
+        let wanted = wanted(&["strict", "--seconds", "60", "json"]).unwrap();
+        assert_eq!((wanted.seconds, wanted.targets), (60, vec!["strict".to_owned(), "json".to_owned()]));
+        assert!(super::wanted(&["--seconds"]).is_err() && super::wanted(&["--second", "1"]).is_err());
+    }
 }

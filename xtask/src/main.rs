@@ -14,9 +14,10 @@ const USAGE: &str = "\
 usage: cargo xtask ci    run every check: doctor, lints, tests as this user and, for root, as an ordinary one
        cargo xtask clients [mcp]
                          try the real clients of tests/clients on a server, as `ci` does; or only those of the Model Context Protocol
-       cargo xtask fuzz [--cases N] [--seed N]
-                         call every route of the served description with what fits it and what does not, as `ci` does; then with more,
-                         until there were N requests
+       cargo xtask fuzz [service [--cases N] [--seed N] | decoders [--seconds N] [TARGET]...]
+                         call every route of the served description with what fits it and what does not, and give every decoder between
+                         inside and outside what nobody would write, for some seconds each: both as `ci` does, or
+                         the service until there were N requests
        cargo xtask soak [--sandboxes N] [--kills N] [--served N] [--server-kills N] [--seed N] [--data FOLDER] [--json FILE]
                          start and kill sandboxes, then belljar itself, at any moment; whatever is left is a failure";
 

@@ -702,3 +702,31 @@ pub(crate) fn new_id(prefix: &str) -> Result<String, Error> {
     getrandom::fill(&mut bytes).map_err(|_| Error::new(ErrorKind::Internal, "the system gives no random numbers"))?;
     Ok(bytes.iter().fold(format!("{prefix}_"), |id, byte| format!("{id}{byte:02x}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nobody;
+
+    impl Observer for Nobody {
+        fn wrote(&mut self, _: Stream, _: &[u8]) {}
+        fn showed(&mut self, _: &Output) {}
+        fn result(&mut self, _: &Value) {}
+    }
+
+    #[test]
+    fn frames_that_hold_nothing_are_too_much_too() {
+        let mut nobody = Nobody;
+        let mut collected = Collected::new(&mut nobody, 1, None);
+        let limits = Limits::default();
+        let empty = |payload: &[u8]| FromInit::Worker { execution: 1, kind: worker::DISPLAY, payload: payload.to_vec() };
+        for _ in 0..MAX_FRAMES / 2 {
+            collected.take(empty(b"{}"));
+            collected.take(empty(b"no JSON"));
+        }
+        assert!(!collected.too_much(&limits) && collected.outputs.is_empty());
+        collected.take(empty(b""));
+        assert!(collected.too_much(&limits));
+    }
+}

@@ -174,6 +174,22 @@ fn variables_files_and_the_working_folder_stay_and_nothing_crosses_sessions() {
 }
 
 #[test]
+fn a_search_is_on_record_once_however_many_files_there_are() {
+    let scene = scene(vec![settings()]);
+    let session = scene.open("searched");
+    scene.text(&session, "for number in range(50): open(str(number), 'w').write('x')");
+    scene.runtime.block_on(async {
+        session.begin_search(Path::new("")).await.unwrap();
+        for number in 0..50 {
+            session.open_searched(Path::new(&number.to_string())).await.unwrap();
+        }
+        session.open_file(Path::new("7")).await.unwrap();
+    });
+    let read: Vec<String> = scene.record.lines().into_iter().filter(|line| line.starts_with("file_read")).collect();
+    assert_eq!(read, ["file_read searched **", "file_read searched 7"]);
+}
+
+#[test]
 fn executions_of_a_session_keep_their_order_and_sessions_run_side_by_side() {
     let scene = scene(vec![settings()]);
     let (one, two) = (scene.open("ordered-1"), scene.open("ordered-2"));

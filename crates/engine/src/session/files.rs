@@ -176,11 +176,33 @@ impl Session {
     pub async fn open_file(self: &Arc<Self>, path: &Path) -> Result<(File, FileEntry), Error> {
         let session = Arc::clone(self);
         self.with_workspace(path, move |workspace, path| {
-            let (file, entry) = workspace.open_entry(path)?;
+            let opened = workspace.open_entry(path)?;
             session.note("file_read", &path.display().to_string());
-            Ok((file, FileEntry::from(entry)))
+            Ok(opened)
         })
         .await
+        .map(|(file, entry)| (file, FileEntry::from(entry)))
+    }
+
+    /// Begins a search below a folder, which is put on record once: code can make so many files that a record of each would fill a disk.
+    ///
+    /// # Errors
+    /// The session has ended.
+    pub async fn begin_search(self: &Arc<Self>, folder: &Path) -> Result<(), Error> {
+        let session = Arc::clone(self);
+        self.with_workspace(&folder.join("**"), move |_, below| {
+            session.note("file_read", &below.display().to_string());
+            Ok(())
+        })
+        .await
+    }
+
+    /// Opens a file for a search that has begun.
+    ///
+    /// # Errors
+    /// As [`Self::open_file`].
+    pub async fn open_searched(&self, path: &Path) -> Result<(File, FileEntry), Error> {
+        self.with_workspace(path, Workspace::open_entry).await.map(|(file, entry)| (file, FileEntry::from(entry)))
     }
 
     /// Begins to write a file, with the folders on its way. `size` in bytes, where it is known, is checked against the room that is left.

@@ -62,6 +62,7 @@ pub(super) async fn run(scope: Scope<'_>, asked: Json) -> Result<ToolResult, Err
         return Err(Error::new(ErrorKind::InvalidRequest, format!("`maxResults` is {most}, not within 1 to {MAX_RESULTS}")).hint("leave it out for 100"));
     }
     let session = scope.find()?;
+    session.begin_search(&place).await?;
     let mut incomplete = false;
     let entries = match session.file(&place).await {
         Ok(entry) if entry.kind == Kind::File && !place.as_os_str().is_empty() => vec![entry],
@@ -155,7 +156,7 @@ impl Search {
                 break;
             }
             // Gone or changed in between: nothing to search.
-            let Ok((file, now)) = session.open_file(&entry.path).await else { continue };
+            let Ok((file, now)) = session.open_searched(&entry.path).await else { continue };
             let size = now.size.min(FILE_BYTES).min(left);
             left = left.saturating_sub(size);
             found.files = found.files.saturating_add(1);
