@@ -28,3 +28,12 @@ pub fn disposition(name: &[u8]) -> String {
 pub fn path_there_and_back(path: &std::path::Path) -> (String, Vec<u8>) {
     crate::rest::fuzzing::path_there_and_back(path)
 }
+
+/// The file of a workspace that the address of a resource names.
+#[must_use]
+pub fn resource(uri: &str) -> Option<std::path::PathBuf> {
+    match crate::mcp::Address::parse(uri).ok()?.what {
+        crate::mcp::What::File(path) => Some(path),
+        _ => None,
+    }
+}

@@ -23,3 +23,5 @@ pub(crate) use http::{Transport, router};
 pub(crate) use metadata::{challenge, is_open};
 pub(crate) use pool::answer as answer_pool;
 pub(crate) use resources::Address;
+#[cfg(feature = "fuzzing")]
+pub(crate) use resources::What;

@@ -11,6 +11,9 @@ use super::query::Query;
 use super::request::Requested;
 use super::route::{Route, Target};
 
+/// Name, file name and content.
+pub type Part = (Option<Vec<u8>>, Option<Vec<u8>>, Vec<u8>);
+
 /// The part of a file that a range asks for.
 pub(crate) fn range(range: &str, size: u64) -> Option<(u64, u64)> {
     match files::range(range, size) {
@@ -52,7 +55,7 @@ pub fn parameters(header: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
 
 /// Name, file name and content of each part of a body that comes in pieces of this length; `None` where it is refused.
 #[must_use]
-pub fn multipart(content_type: &[u8], body: &[u8], step: usize, limit: u64) -> Option<Vec<(Option<Vec<u8>>, Option<Vec<u8>>, Vec<u8>)>> {
+pub fn multipart(content_type: &[u8], body: &[u8], step: usize, limit: u64) -> Option<Vec<Part>> {
     let pieces: Vec<Result<Bytes, std::io::Error>> = body.chunks(step.max(1)).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
     let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_bytes(content_type).ok()?)]);
     let read = async {
