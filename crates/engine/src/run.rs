@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use sandbox::cgroup::Counters;
@@ -114,12 +115,16 @@ pub trait Observer {
 
 /// Interrupts a run from another thread.
 #[derive(Debug, Default)]
-pub struct Control(Mutex<ControlState>);
+pub struct Control {
+    asked: AtomicU32,
+    state: Mutex<ControlState>,
+}
 
 #[derive(Debug, Default)]
 struct ControlState {
     remote: Option<Remote>,
-    asked: u32,
+    /// How often init was told.
+    told: u32,
     began: bool,
 }
 
@@ -127,35 +132,52 @@ impl Control {
     /// Interrupts what runs; asked a second time, kills it. Returns whether the run has begun: it then ends by itself,
     /// and cleans up after itself.
     pub fn interrupt(&self) -> bool {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.asked = state.asked.saturating_add(1);
-        let message = if state.asked == 1 { ToInit::Interrupt } else { ToInit::KillExecution };
-        if let Some(remote) = &state.remote {
-            // Gone means over, which is what was wanted.
-            let _ = remote.send(&message);
-        }
+        self.ask();
+        self.pass_on()
+    }
+
+    /// Notes that an end is wanted, without waiting for anybody. What runs hears of it by [`Self::pass_on`].
+    pub(crate) fn ask(&self) {
+        let _ = self.asked.fetch_update(Ordering::AcqRel, Ordering::Acquire, |asked| Some(asked.saturating_add(1)));
+    }
+
+    /// Tells init what was asked for. Waits while others are sending, and while init, which shares the processor with the code, does not read.
+    pub(crate) fn pass_on(&self) -> bool {
+        let mut state = self.lock();
+        state.tell(self.asked());
         state.began
     }
 
+    fn lock(&self) -> MutexGuard<'_, ControlState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn begin(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).began = true;
+        self.lock().began = true;
     }
 
     pub(crate) fn asked(&self) -> u32 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).asked
+        self.asked.load(Ordering::Acquire)
     }
 
     /// What runs can be interrupted from now on; what was asked before is passed on, once.
     fn attach(&self, remote: &Remote) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.asked > 0 {
-            let _ = remote.send(if state.asked == 1 { &ToInit::Interrupt } else { &ToInit::KillExecution });
-        }
+        let mut state = self.lock();
         state.remote = Some(remote.clone());
+        state.tell(self.asked());
     }
 
     fn detach(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remote = None;
+        self.lock().remote = None;
+    }
+}
+
+impl ControlState {
+    fn tell(&mut self, asked: u32) {
+        let Some(remote) = self.remote.as_ref().filter(|_| asked > self.told) else { return };
+        // Gone means over, which is what was wanted.
+        let _ = remote.send(if asked == 1 { &ToInit::Interrupt } else { &ToInit::KillExecution });
+        self.told = asked;
     }
 }
 

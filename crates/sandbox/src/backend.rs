@@ -1,5 +1,6 @@
 //! What every isolation backend offers, and the table of those there are.
 
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -242,23 +243,55 @@ pub trait Sandbox: Send {
     fn memory_bytes(&self) -> Option<u64>;
 }
 
+/// Init may read nothing for so long. It never takes that long, however little of the processor the code leaves it: one that does is of no use.
+const SEND_PATIENCE: Duration = Duration::from_secs(30);
+
 /// Sends messages to init.
 #[derive(Debug, Clone)]
-pub struct Remote(Arc<Mutex<std::os::unix::net::UnixStream>>);
+pub struct Remote(Arc<Mutex<UnixStream>>);
 
 impl Remote {
-    pub(crate) fn new(socket: std::os::unix::net::UnixStream) -> Self {
-        Self(Arc::new(Mutex::new(socket)))
+    pub(crate) fn new(socket: UnixStream) -> Result<Self, Error> {
+        Self::patient(socket, SEND_PATIENCE)
+    }
+
+    fn patient(socket: UnixStream, patience: Duration) -> Result<Self, Error> {
+        socket.set_write_timeout(Some(patience)).map_err(|error| Error::start("set up", "a socket", &error))?;
+        Ok(Self(Arc::new(Mutex::new(socket))))
     }
 
     /// Sends one message.
     ///
     /// # Errors
-    /// [`Error::Gone`] when init has ended.
+    /// [`Error::Gone`] when init has ended, or does not read; then nobody hears it any more.
     pub fn send(&self, message: &ToInit) -> Result<(), Error> {
         use std::io::Write;
         let frame = protocol::message::encode(message).map_err(|error| Error::Unexpected(error.to_string()))?;
         let mut socket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        socket.write_all(&frame).map_err(|_| Error::Gone)
+        socket.write_all(&frame).map_err(|_| {
+            // After a part of a message, no other can follow.
+            let _ = socket.shutdown(std::net::Shutdown::Both);
+            Error::Gone
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn an_init_that_does_not_read_is_given_up_by_everybody() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut heard = ours.try_clone().unwrap();
+        let remote = Remote::patient(ours, Duration::from_millis(50)).unwrap();
+        let sent = remote.send(&ToInit::FileData { upload: 0, bytes: vec![7; 4 << 20] });
+        assert!(matches!(sent, Err(Error::Gone)));
+        assert!(matches!(remote.send(&ToInit::Interrupt), Err(Error::Gone)), "nothing follows a part of a message");
+        assert_eq!(heard.read(&mut [0]).unwrap(), 0, "whoever listens hears that it is over");
+        let mut part = Vec::new();
+        theirs.read_to_end(&mut part).unwrap();
+        assert!(!part.is_empty() && part.len() < 4 << 20);
     }
 }

@@ -287,8 +287,15 @@ impl Session {
     /// `not_found`.
     pub fn interrupt(&self, execution: &str) -> Result<(), Error> {
         self.touch();
-        let control = self.lock().history.control(execution);
-        control.ok_or_else(|| no_execution(execution))?.interrupt();
+        let control = self.lock().history.control(execution).ok_or_else(|| no_execution(execution))?;
+        control.ask();
+        // Init may not read for a while, since it shares the processor with the code: who serves requests must not wait for that.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(move || control.pass_on())),
+            Err(_) => {
+                control.pass_on();
+            }
+        }
         Ok(())
     }
 

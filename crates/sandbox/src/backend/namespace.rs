@@ -147,7 +147,7 @@ impl Backend for Namespace {
                 WorkerStart::None | WorkerStart::Exec => None,
             },
         };
-        let remote = Remote::new(socket.try_clone().map_err(|error| Error::start("copy", "a socket", &error))?);
+        let remote = Remote::new(socket.try_clone().map_err(|error| Error::start("copy", "a socket", &error))?)?;
         remote.send(&ToInit::Configure(Box::new(self.configuration(&template, options, group.is_some()))))?;
         let descriptors: Vec<_> = std::iter::once(theirs.as_fd()).chain(processes.iter().map(AsFd::as_fd)).collect();
         match self.launcher.ask(&ToLauncher::Spawn(spawn), &descriptors)? {
