@@ -1,9 +1,10 @@
 //! Finds new and changed files of a workspace, and copies them out.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sandbox::workspace::{Entry, Kind, Listing};
 use sandbox::{Folder, Workspace};
@@ -17,18 +18,24 @@ const DIGEST_BYTES: u64 = 16 * 1024 * 1024;
 /// Artifacts that one execution reports at most.
 pub(crate) const MAX_ARTIFACTS: usize = 1000;
 
-/// What the workspace looked like before the code ran.
+/// What the workspace looked like before the code ran. A session keeps it from one execution to the next, and code chooses how many files there are
+/// and how long their paths: so of each only a number is kept, under a key that code cannot know.
 #[derive(Debug, Default)]
-pub(crate) struct Before(HashMap<PathBuf, (u64, (u64, i128, i128))>);
+pub(crate) struct Before {
+    key: RandomState,
+    seen: HashSet<u64>,
+}
 
 impl Before {
     pub(crate) fn of(listing: &Listing) -> Self {
-        Self(listing.entries.iter().map(|entry| (entry.path.clone(), (entry.size, entry.stamp))).collect())
+        let key = RandomState::new();
+        let seen = listing.entries.iter().filter(|entry| entry.kind == Kind::File).map(|entry| key.hash_one((&entry.path, entry.size, entry.stamp))).collect();
+        Self { key, seen }
     }
 
     /// Whether this entry is a file that is new or not as it was.
     fn is_news(&self, entry: &Entry) -> bool {
-        entry.kind == Kind::File && self.0.get(&entry.path) != Some(&(entry.size, entry.stamp))
+        entry.kind == Kind::File && !self.seen.contains(&self.key.hash_one((&entry.path, entry.size, entry.stamp)))
     }
 
     /// New and changed files, and whether something was left out.
@@ -86,6 +93,15 @@ mod tests {
 
     fn entry(path: &str, kind: Kind, size: u64, inode: u64) -> Entry {
         Entry { path: path.into(), kind, size, stamp: (inode, 0, 0) }
+    }
+
+    #[test]
+    fn what_is_kept_of_many_files_is_little() {
+        let entries = (0..100_000).map(|number| entry(&format!("{number:0>160}"), Kind::File, 1, number)).collect();
+        let listing = Listing { entries, incomplete: false };
+        let before = Before::of(&listing);
+        assert!(before.news(&listing).0.is_empty());
+        assert!(before.seen.capacity() * (size_of::<u64>() + 1) < 4 << 20, "{}", before.seen.capacity());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use sandbox::Stream;
+use serde_json::Value as Json;
 use tokio::sync::watch;
 
 use super::{ExecutionEntry, Finished, Progressed};
@@ -139,13 +140,29 @@ impl Entry {
     }
 }
 
-/// Bytes that an execution's outputs take.
+/// Bytes that an execution takes in memory, as far as code decides it: all that it chose the length of.
 fn weight(execution: &Execution) -> u64 {
-    let outputs: usize = execution.outputs.iter().map(|output| output.data.len()).sum();
-    // Parsed JSON takes a multiple of its text.
-    let result = execution.result.as_ref().map_or(0, |value| value.text.len().saturating_mul(8));
-    let total = execution.stdout.len().saturating_add(execution.stderr.len()).saturating_add(outputs).saturating_add(result);
-    u64::try_from(total).unwrap_or(u64::MAX).saturating_add(4096)
+    let outputs = execution.outputs.iter().map(|output| output.data.len() + output.media_type.len() + output.name.len());
+    let artifacts = execution.artifacts.iter().map(|artifact| 2 * artifact.path.len() + artifact.raw_path.as_os_str().len() + 256);
+    let texts = [execution.stdout.len(), execution.stderr.len()].into_iter();
+    let error = execution.error.iter().map(|error| error.name.len() + error.message.len() + error.traceback.len());
+    let result = execution.result.iter().map(|value| value.text.len() + json_weight(&value.json));
+    let documents = execution.output.iter().chain(&execution.output_schema).map(json_weight);
+    let total = outputs.chain(artifacts).chain(texts).chain(error).chain(result).chain(documents).fold(4096, usize::saturating_add);
+    u64::try_from(total).unwrap_or(u64::MAX)
+}
+
+/// Bytes of a parsed document: many times its text, where that is brackets.
+fn json_weight(value: &Json) -> usize {
+    /// Beside the key and the value of a member: its hash, and its place in the table.
+    const MEMBER: usize = 2 * size_of::<usize>() + size_of::<String>();
+    let below = match value {
+        Json::String(text) => text.capacity(),
+        Json::Array(items) => items.iter().map(json_weight).fold((items.capacity() - items.len()) * size_of::<Json>(), usize::saturating_add),
+        Json::Object(members) => members.iter().map(|(name, member)| MEMBER + name.capacity() + json_weight(member)).fold(0, usize::saturating_add),
+        Json::Null | Json::Bool(_) | Json::Number(_) => 0,
+    };
+    size_of::<Json>().saturating_add(below)
 }
 
 #[cfg(test)]
@@ -178,6 +195,26 @@ mod tests {
         assert!(history.get("large").is_some(), "the last one is kept");
         drop(history);
         assert_eq!(all.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_documents_take_in_memory_counts_however_short_they_are_as_text() {
+        let mut history = History::new(Arc::default());
+        let lists = Json::Array(vec![Json::Array(Vec::new()); 200_000]);
+        let names: Json = (0..50_000).map(|number| (number.to_string(), Json::Null)).collect::<serde_json::Map<_, _>>().into();
+        let changes: [fn(&mut Execution, Json); 3] = [
+            |execution, json| execution.result = Some(crate::Value { text: String::new(), json }),
+            |execution, json| execution.output = Some(json),
+            |execution, json| execution.outputs = vec![crate::Output { media_type: json.to_string().repeat(10), name: String::new(), data: String::new() }],
+        ];
+        for (number, (change, json)) in changes.iter().flat_map(|change| [(change, &lists), (change, &names)]).enumerate() {
+            let mut finished = done(0);
+            change(&mut finished.execution, json.clone());
+            assert!(weight(&finished.execution) > 4 << 20, "{number}");
+            drop(history.add(number.to_string(), Arc::default()));
+            history.finished(&number.to_string(), finished, [None, None]);
+        }
+        assert!(history.bytes <= BYTES || history.list().len() == 1, "{} bytes of {} executions", history.bytes, history.list().len());
     }
 
     #[test]
