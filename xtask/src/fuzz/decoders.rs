@@ -1,7 +1,7 @@
 //! The decoders between inside and outside, each under libFuzzer: `fuzz/`.
 //!
 //! On stable Rust: what cargo-fuzz asks of the compiler for coverage is stable, only its sanitizers are not, and outside two `sys` modules there is no
-//! unsafe code for them to watch. See `docs/adr/0013-fuzzing.md`.
+//! unsafe code for them to watch. See `docs/adr/0014-fuzzing.md`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
