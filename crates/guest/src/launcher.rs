@@ -454,7 +454,7 @@ impl Launcher {
         }
         let Worker::Asked { channel, cgroups, .. } = std::mem::replace(&mut running.worker, Worker::None) else { return };
         // What a template says is checked: only a child of its own goes into the sandbox's groups.
-        let pid = Pid::from_raw(process).filter(|pid| is_child(*pid, template));
+        let pid = crate::watchdog::one_process(process).filter(|pid| is_child(*pid, template));
         let joined = pid.ok_or_else(|| "it is no child of the template".to_owned()).and_then(|pid| match join_cgroups(&cgroups, process) {
             Ok(()) => Ok(pid),
             Err(failure) => Err(failure.to_string()),

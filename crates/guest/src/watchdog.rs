@@ -43,10 +43,10 @@ fn read_small(path: &str) -> Option<Vec<u8>> {
 pub fn parse_stat(text: &[u8]) -> Option<Process> {
     let close = text.iter().rposition(|byte| *byte == b')')?;
     let open = text.iter().position(|byte| *byte == b'(')?;
-    let pid = std::str::from_utf8(text.get(..open)?).ok()?.trim().parse().ok().and_then(Pid::from_raw)?;
+    let pid = std::str::from_utf8(text.get(..open)?).ok()?.trim().parse().ok().and_then(one_process)?;
     let mut fields = std::str::from_utf8(text.get(close.checked_add(1)?..)?).ok()?.split_ascii_whitespace();
     let state = fields.next()?;
-    let parent = fields.next()?.parse().ok().and_then(Pid::from_raw);
+    let parent = fields.next()?.parse().ok().and_then(one_process);
     // The state is field 3; utime, stime and those of collected children are 14 to 17.
     let mut cpu_ticks: u64 = fields.nth(9)?.parse().ok()?;
     for _ in 0..3 {
@@ -55,6 +55,11 @@ pub fn parse_stat(text: &[u8]) -> Option<Process> {
     // Field 20. A leader that has left shows as a zombie while its other threads live: that is no dead process.
     let threads: u64 = fields.nth(2)?.parse().ok()?;
     Some(Process { pid, parent, zombie: matches!(state, "Z" | "X") && threads < 2, cpu_ticks })
+}
+
+/// A number that names one process: none below 1, which would name a group of them, or all.
+pub(crate) fn one_process(number: i32) -> Option<Pid> {
+    Pid::from_raw(number.max(0))
 }
 
 /// CPU microseconds used so far by everything below init, alive or collected.
@@ -129,7 +134,17 @@ mod tests {
         assert_eq!((process.zombie, process.cpu_ticks), (false, 210));
         let left = |threads| parse_stat(format!("42 (x) Z 12 42 42 0 -1 4194560 1 2 3 4 150 50 0 0 20 0 {threads} 0 9 1 1").as_bytes()).unwrap().zombie;
         assert!(left(1) && !left(2), "threads outlive their leader");
-        for broken in [&b""[..], b"42", b"42 (", b"42 (x)", b"42 (x) S", b")(", b"x (y) S 1 1 1 1 1 1 1 1 1 1 1 1"] {
+        assert_eq!(parse_stat(b"42 (x) S -1 42 42 0 -1 4194560 1 2 3 4 150 50 0 0 20 0 1 0 9 1 1").unwrap().parent, None);
+        for broken in [
+            &b""[..],
+            b"-42 (x) S 1 42 42 0 -1 4194560 1 2 3 4 150 50 0 0 20 0 1 0 9 1 1",
+            b"42",
+            b"42 (",
+            b"42 (x)",
+            b"42 (x) S",
+            b")(",
+            b"x (y) S 1 1 1 1 1 1 1 1 1 1 1 1",
+        ] {
             assert_eq!(parse_stat(broken), None, "{broken:?}");
         }
     }
