@@ -1,5 +1,7 @@
 //! What is tried with inputs that nobody wrote: the served description, and every decoder between inside and outside.
 
+use std::process::Command;
+
 use anyhow::{Context, bail};
 
 use crate::ci;
@@ -26,8 +28,12 @@ pub(crate) fn command(options: &[&str]) -> anyhow::Result<()> {
     }
 }
 
-/// All decoders, as `ci` tries them.
+/// All decoders, as `ci` tries them. libFuzzer is C++: where there is no compiler for it, that is told.
 pub(crate) fn short_decoders() -> anyhow::Result<()> {
+    if !Command::new("c++").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        ci::say("NOT RUN, a C++ compiler is missing: the decoders are not fuzzed");
+        return Ok(());
+    }
     let root = ci::root()?;
     decoders::run(&root, &ci::target(&root)?, &decoders::Wanted { targets: Vec::new(), seconds: SHORT })
 }
