@@ -30,10 +30,12 @@
 //! | T189 | [`files`] t128; units of `rest/download.rs` |
 //! | T190, T191 | [`files`] t133, as far as files are served; T190 – T193 of the web page: there is none yet |
 //! | T194 | [`door`]; `app/tests/strangers.rs` names_and_pages_that_are_not_ours_are_refused |
-//! | T195 | `app/tests/strangers.rs` names_and_pages_that_are_not_ours_are_refused |
-//! | T196, T199 | [`door`]: no WebSocket is spoken; of MCP: there is none yet |
-//! | T197, T200 | of MCP: there is none yet |
-//! | T198 | [`door`], as far as tools are called over HTTP |
+//! | T195 | `app/tests/strangers.rs` names_and_pages_that_are_not_ours_are_refused; tests `mcp`, forms |
+//! | T196 | [`door`]; tests `mcp`, forms |
+//! | T199 | no WebSocket is spoken |
+//! | T197 | tests `mcp`, connections |
+//! | T200 | tests of `cli`, mcp |
+//! | T198 | [`door`]; tests `mcp`, calls |
 //! | T201 | [`door`] t183 |
 //! | T202 | `cli` `serve.rs`: what it refuses to start without; `app/tests/encrypted.rs` |
 //! | T203 | [`door`]; unit of engine `session/share.rs` |
