@@ -2,8 +2,13 @@
 //!
 //! Each number of the list of threats has a probe that makes the attempts inside and prints what came of them; the same attempts with a
 //! layer off, or on the host, must get further, or the result is INVALID; files, listeners and settings of the host must be untouched.
+//! All of it is tried by the worker and by processes of commands, in sandboxes whose worker was executed or forked, fresh and used before;
+//! beside it a second session has to go on. `containment/exhaustion.toml` has what uses things up: there a control must get more of it.
+//!
 //! The table of results is printed; `BELLJAR_CONTAINMENT_REPORT` names a file for it in JSON, `BELLJAR_CONTAINMENT_ONLY` picks numbers,
-//! and `BELLJAR_TEST_DATA` the folder with the environment `core`, which is built there when it is missing.
+//! `BELLJAR_CONTAINMENT_CGROUPS=off` leaves control groups out, `BELLJAR_CONTAINMENT_FORM=full` tries with the figures of the list of
+//! threats, and `BELLJAR_TEST_DATA` names the folder with the environment `core`, which is built there when it is missing.
+//! `cargo xtask containment` runs it on every tier that can be had.
 
 #![expect(
     clippy::expect_used,
@@ -14,6 +19,8 @@
     reason = "all of this program is a test, which panics where it cannot go on and prints its table"
 )]
 
+#[path = "containment/crowd.rs"]
+mod crowd;
 #[path = "containment/harness.rs"]
 mod harness;
 #[path = "containment/judge.rs"]
@@ -22,215 +29,77 @@ mod judge;
 mod oracle;
 #[path = "containment/probes.rs"]
 mod probes;
+#[path = "containment/report.rs"]
+mod report;
 #[path = "containment/scene.rs"]
 mod scene;
 #[path = "containment/special.rs"]
 mod special;
+#[path = "containment/suite.rs"]
+mod suite;
 #[path = "containment/table.rs"]
 mod table;
+#[path = "containment/used.rs"]
+mod used;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use engine::{Control, Engine, Language};
-use harness::{Document, Engines, Order, Silent, Way};
-use judge::{Evidence, Verdict, judge};
+use harness::{Engines, Order, Silent, Way};
+use judge::Verdict;
 use oracle::{Canary, Listeners, Residue};
+use report::{Pulse, Row};
 use scene::Scene;
-use serde_json::json;
-use table::{Test, Tier};
-
-/// One line of the result.
-struct Row {
-    number: String,
-    language: String,
-    verdict: Verdict,
-    expected: String,
-    control: String,
-    note: String,
-}
-
-impl Row {
-    fn result(&self) -> &str {
-        match &self.verdict {
-            // A row whose attempts were all refused came out as the table says it does.
-            Verdict::Holds => "holds",
-            Verdict::NotHeld(_) => "NOT HELD",
-            Verdict::Invalid(_) => "INVALID",
-        }
-    }
-
-    fn as_expected(&self) -> bool {
-        match &self.verdict {
-            Verdict::Holds => self.expected == "holds" || self.expected.starts_with("bounded by"),
-            Verdict::NotHeld(_) => self.expected.starts_with("not held"),
-            Verdict::Invalid(_) => false,
-        }
-    }
-}
+use suite::Suite;
+use table::Tier;
+use used::Neighbour;
 
 #[test]
 fn hostile_code_stays_inside() {
+    // The first runtime of a process opens a pair of sockets for signals, and keeps it.
+    drop(tokio::runtime::Builder::new_current_thread().enable_all().build());
     let baseline = Residue::count();
     let folder = tempfile::Builder::new().prefix("belljar-containment-").tempdir().expect("a folder");
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("readable by all");
     let data = data();
-    let mut rows = Vec::new();
-    {
-        let engines = Engines::new(&data);
-        // The first run builds the environment where it is missing.
-        alive(engines.get("full"));
-        let scene = scene(folder.path(), &data);
-        let tier = tier(engines.full());
-        println!("tier: {}, kernel {}", tier.name(), fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim());
-        let only = std::env::var("BELLJAR_CONTAINMENT_ONLY").unwrap_or_default();
-        for test in table::tests().iter().filter(|test| only.is_empty() || only.split(',').any(|number| number == test.number)) {
-            let new = Suite { engines: &engines, scene: &scene, tier, test }.rows();
-            new.iter().for_each(print);
-            rows.extend(new);
-        }
-        rows.extend(special::programs_are_unchanged(&scene).map(|verdict| suite_row("programs", verdict, tier)));
-        let _ = fs::remove_file(Path::new("/dev/shm").join(&scene.shm_marker));
-    }
+    let engines = Engines::new(&data);
+    // The first run builds the environment where it is missing.
+    alive(engines.get("full"));
+    let scene = scene(folder.path(), &data);
+    let tier = tier(engines.full());
+    println!("tier: {}, kernel {}", tier.name(), kernel());
+    let (mut rows, pulse) = attempts(&engines, &scene, tier);
+    rows.extend(special::programs_are_unchanged(&scene).map(|verdict| report::suite_row("programs", verdict)));
+    let _ = fs::remove_file(Path::new("/dev/shm").join(&scene.shm_marker));
+    engines.stop();
+    drop(scene);
     drop(folder);
     let after = Residue::count();
     let left = if after == baseline { Verdict::Holds } else { Verdict::NotHeld(format!("before {baseline:?}, after {after:?}")) };
-    rows.push(suite_row("residue", left, Tier::User));
-    report(&rows);
-    let bad: Vec<String> =
-        rows.iter().filter(|row| !row.as_expected()).map(|row| format!("{} {}: {} {:?}", row.number, row.language, row.result(), row.verdict)).collect();
-    assert!(bad.is_empty(), "not as expected.toml says:\n{}", bad.join("\n"));
+    rows.push(report::suite_row("residue", left));
+    report::write(tier, &rows, &pulse);
+    let bad: Vec<String> = rows.iter().filter(|row| !row.as_expected()).map(Row::told).collect();
+    assert!(bad.is_empty(), "not as the tables say:\n{}", bad.join("\n"));
 }
 
-/// Runs one number of the table.
-struct Suite<'a> {
-    engines: &'a Engines,
-    scene: &'a Scene,
-    tier: Tier,
-    test: &'a Test,
-}
-
-impl Suite<'_> {
-    fn rows(&self) -> Vec<Row> {
-        let (controls, problems) = self.controls();
-        let _ = self.scene.listeners.visits();
-        let deep = self.test.deep.then(|| self.run("bare", self.indirect(), true)).flatten();
-        let mut rows: Vec<Row> = self
-            .test
-            .languages
-            .iter()
-            .flat_map(|language| ["full", "forked"].map(|way| (language, way)))
-            .map(|(language, way)| {
-                let verdict = self.language(way, language, &controls, deep.as_ref());
-                self.row(&if way == "full" { language.clone() } else { format!("{language}, {way}") }, verdict, &problems)
-            })
-            .collect();
-        if let Some((probe, arguments)) = &self.test.bash {
-            let verdict = self.bash(probe, arguments);
-            rows.push(self.row("bash", verdict, &problems));
-        }
-        alive(self.engines.get("full"));
-        rows
+/// Everything that is tried, while a second session runs beside it.
+fn attempts(engines: &Engines, scene: &Scene, tier: Tier) -> (Vec<Row>, Pulse) {
+    let neighbour = Neighbour::start(engines.visits());
+    neighbour.went_on().expect("a second session");
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let quiet = neighbour.times();
+    let only = std::env::var("BELLJAR_CONTAINMENT_ONLY").unwrap_or_default();
+    let wanted = |number: &str| only.is_empty() || only.split(',').any(|one| one == number);
+    let mut rows = Vec::new();
+    for test in table::tests().iter().filter(|test| wanted(&test.number)) {
+        rows.extend(Suite { engines, scene, neighbour: &neighbour, tier, test }.rows());
     }
-
-    /// The language that stands for inside in a control: one in which a process may be lost.
-    fn indirect(&self) -> &'static str {
-        if self.test.languages.iter().any(|language| language == "bang") { "bang" } else { "shell" }
+    if wanted("T118") {
+        rows.push(crowd::row(engines, &neighbour));
     }
-
-    fn language(&self, way: &str, language: &str, controls: &[Document], deep: Option<&Document>) -> Verdict {
-        let Some(inside) = self.run(way, language, false) else { return Verdict::NotHeld("the probe came to no end".to_owned()) };
-        let verdict = judge(self.test, &Evidence { inside: &inside, controls, deep });
-        let verdict = if verdict == Verdict::Holds { special::judge(self, language, &inside) } else { verdict };
-        self.untouched(verdict)
-    }
-
-    fn bash(&self, probe: &str, arguments: &str) -> Verdict {
-        let words = |parameters: &serde_json::Map<String, serde_json::Value>| -> Vec<String> {
-            parameters[arguments].as_array().expect("a list").iter().map(|word| word.as_str().expect("a word").to_owned()).collect()
-        };
-        let code = probes::bash(probe, &words(&self.scene.inside(self.test, "bash", false)));
-        let scratch = self.scratch();
-        let inside = harness::inside(self.engines.get("full"), "bash", &code, Order::default(), scratch.path());
-        let control = self.scratch();
-        let code = probes::bash(probe, &words(&self.scene.outside(self.test, false, control.path())));
-        let control = harness::outside(Path::new("/bin/bash"), &code, "probe.sh", false, control.path());
-        let _ = self.scene.listeners.visits();
-        match (inside.document, control) {
-            (Some(inside), Ok(control)) => self.untouched(judge::attempts(self.test, &inside, &[control])),
-            (None, _) => Verdict::NotHeld(format!("the probe came to no end: {:?}", inside.execution.error)),
-            (_, Err(problem)) => Verdict::Invalid(problem),
-        }
-    }
-
-    /// Runs the probe in a sandbox.
-    fn run(&self, engine: &str, language: &str, control: bool) -> Option<Document> {
-        let scratch = self.scratch();
-        let mode = if language == "python" { "worker" } else { "shell" };
-        let code = probes::python(&self.test.probe, &self.scene.inside(self.test, mode, control));
-        let inside = harness::inside(self.engines.get(engine), language, &code, special::order(self.test, scratch.path()), scratch.path());
-        special::artifacts_are_harmless(self.test, scratch.path());
-        if inside.document.is_none() && !harness::killed_by_sigsys(&inside.execution) {
-            eprintln!("{} {language}: {:?} {}", self.test.number, inside.execution.outcome, inside.execution.stderr);
-            if let Some(error) = &inside.execution.error {
-                eprintln!("{}", error.traceback);
-            }
-        }
-        inside.document.or_else(|| special::killed(self.test, &inside.execution))
-    }
-
-    /// The runs in which the attempts must get further, and what went wrong with them.
-    fn controls(&self) -> (Vec<Document>, Vec<String>) {
-        let (mut documents, mut problems) = (Vec::new(), Vec::new());
-        for control in &self.test.controls {
-            let scratch = self.scratch();
-            let result = match control.as_str() {
-                "host" | "unshared" => {
-                    let unshared = control == "unshared";
-                    let code = probes::python(&self.test.probe, &self.scene.outside(self.test, unshared, scratch.path()));
-                    harness::outside(&self.scene.interpreter, &code, "probe.py", unshared, scratch.path())
-                }
-                inside => self.run(inside, self.indirect(), true).ok_or_else(|| format!("the control {inside} came to no end")),
-            };
-            match result {
-                Ok(document) => documents.push(document),
-                Err(problem) => problems.push(problem),
-            }
-        }
-        (documents, problems)
-    }
-
-    /// A verdict, unless something outside was touched.
-    fn untouched(&self, verdict: Verdict) -> Verdict {
-        let mut touched = self.scene.canary.touched();
-        let visits = self.scene.listeners.visits();
-        if visits > 0 {
-            touched.push(format!("{visits} visits at listeners of the host"));
-        }
-        if touched.is_empty() { verdict } else { Verdict::NotHeld(touched.join("; ")) }
-    }
-
-    fn scratch(&self) -> tempfile::TempDir {
-        let scratch = tempfile::tempdir_in(&self.scene.folder).expect("a folder");
-        fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).expect("readable by all");
-        scratch
-    }
-
-    fn row(&self, language: &str, verdict: Verdict, problems: &[String]) -> Row {
-        let mut note = [Some(self.test.title.clone()), self.test.divides.clone()].into_iter().flatten().collect::<Vec<_>>().join("; ");
-        if let Verdict::NotHeld(reason) | Verdict::Invalid(reason) = &verdict {
-            note = format!("{}: {reason} {}", self.test.title, problems.join("; "));
-        }
-        Row {
-            number: self.test.number.clone(),
-            language: language.to_owned(),
-            verdict,
-            expected: self.test.expect.get(self.tier.name()).cloned().unwrap_or_default(),
-            control: self.test.controls.join(", "),
-            note,
-        }
-    }
+    (rows, Pulse { quiet, during: neighbour.times() })
 }
 
 /// Where the environment is.
@@ -260,34 +129,13 @@ fn tier(engine: &Engine) -> Tier {
     }
 }
 
-/// A second sandbox runs all the same.
+/// The kernel's version.
+fn kernel() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+/// A sandbox runs.
 fn alive(way: Way<'_>) {
     let execution = harness::run(way, Language::Python, "print(1)", &Order::default(), (&mut Silent, &Control::default()));
     assert_eq!(execution.stdout, "1\n", "another sandbox must run: {:?}", execution.error);
-}
-
-fn suite_row(name: &str, verdict: Verdict, tier: Tier) -> Row {
-    let note = if let Verdict::NotHeld(reason) | Verdict::Invalid(reason) = &verdict { reason.clone() } else { format!("whole suite, {}", tier.name()) };
-    let row = Row { number: name.to_owned(), language: String::new(), verdict, expected: "holds".to_owned(), control: String::new(), note };
-    print(&row);
-    row
-}
-
-fn print(row: &Row) {
-    println!("{:<9} {:<14} {:<9} {:<24} {}", row.number, row.language, row.result(), row.control, row.note);
-}
-
-/// Writes the rows as JSON where the environment names a file.
-fn report(rows: &[Row]) {
-    let Some(place) = std::env::var_os("BELLJAR_CONTAINMENT_REPORT") else { return };
-    let rows: Vec<_> = rows
-        .iter()
-        .map(|row| {
-            json!({
-                "number": row.number, "language": row.language, "result": row.result(), "expected": row.expected,
-                "asExpected": row.as_expected(), "controls": row.control, "note": row.note,
-            })
-        })
-        .collect();
-    fs::write(place, serde_json::to_string_pretty(&rows).expect("JSON") + "\n").expect("the report is written");
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use engine::Execution;
 use serde_json::Value as Json;
 
 use crate::harness::Document;
@@ -50,6 +51,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) controls: &'a [Document],
     /// With seccomp and Landlock off, where other layers must stand alone.
     pub(crate) deep: Option<&'a Document>,
+    /// The suite runs as an ordinary user.
+    pub(crate) user: bool,
 }
 
 /// Judges the attempts and facts of a probe.
@@ -59,6 +62,7 @@ pub(crate) fn judge(test: &Test, evidence: &Evidence<'_>) -> Verdict {
         evidence.deep.iter().flat_map(|deep| self::breaches(test, deep, &test.deep_also)).map(|breach| format!("{breach} without seccomp and Landlock")),
     );
     breaches.extend(wrong_facts(test, evidence.inside));
+    breaches.extend(over_bounds(test, evidence.inside));
     if evidence.inside.attempts.is_empty() && evidence.inside.facts.is_empty() {
         breaches.push("the probe said nothing".to_owned());
     }
@@ -70,12 +74,12 @@ pub(crate) fn judge(test: &Test, evidence: &Evidence<'_>) -> Verdict {
 }
 
 /// Judges attempts alone.
-pub(crate) fn attempts(test: &Test, inside: &Document, controls: &[Document]) -> Verdict {
+pub(crate) fn attempts(test: &Test, inside: &Document, controls: &[Document], user: bool) -> Verdict {
     let breaches = breaches(test, inside, &[]);
     if !breaches.is_empty() || inside.attempts.is_empty() {
         return Verdict::NotHeld(some(&breaches));
     }
-    let unproven = unproven(test, &Evidence { inside, controls, deep: None });
+    let unproven = unproven(test, &Evidence { inside, controls, deep: None, user });
     if unproven.is_empty() { Verdict::Holds } else { Verdict::Invalid(some(&unproven)) }
 }
 
@@ -118,11 +122,37 @@ fn unproven(test: &Test, evidence: &Evidence<'_>) -> Vec<String> {
     for (name, answer) in &evidence.inside.attempts {
         let answers: Vec<&str> = evidence.controls.iter().filter_map(|control| control.attempts.get(name).and_then(Json::as_str)).collect();
         let shown = answers.iter().any(|other| Some(*other) != answer.as_str() && !NO_PROOF.contains(other));
-        if !shown && entry(&test.uncontrolled, name).is_none() && entry(&test.allow, name).is_none() {
+        let excused = entry(&test.uncontrolled, name).is_some() || evidence.user && entry(&test.uncontrolled_as_user, name).is_some();
+        if !shown && !excused && entry(&test.allow, name).is_none() {
             unproven.push(format!("{name}: {} inside, {answers:?} in controls", answer.as_str().unwrap_or_default()));
         }
     }
+    for (name, bound) in &test.bounds {
+        let counted: Vec<f64> = evidence.controls.iter().filter_map(|control| control.facts.get(name).and_then(Json::as_f64)).collect();
+        if !counted.iter().any(|count| count > bound) {
+            unproven.push(format!("{name}: not above {bound} in controls: {counted:?}"));
+        }
+    }
     unproven
+}
+
+/// Facts that were counted beyond their bounds, or not at all.
+fn over_bounds(test: &Test, document: &Document) -> Vec<String> {
+    let counted = test.bounds.iter().map(|(name, bound)| (name, bound, document.facts.get(name).and_then(Json::as_f64)));
+    counted
+        .filter(|(_, bound, count)| count.is_none_or(|count| count > **bound))
+        .map(|(name, bound, count)| format!("{name}: {count:?}, where {bound} is the bound"))
+        .collect()
+}
+
+/// An end that the table does not know.
+pub(crate) fn wrong_end(test: &Test, execution: &Execution) -> Option<String> {
+    let word = serde_json::to_value(execution.outcome).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default();
+    if !test.outcomes.is_empty() && !test.outcomes.contains(&word) {
+        return Some(format!("it ended as `{word}`: {:?} {:?}", execution.error, execution.limits_hit));
+    }
+    let hit = test.limit_hit.as_ref().is_none_or(|name| execution.limits_hit.contains(&name.as_str()));
+    (!hit).then(|| format!("the limits it names are {:?}", execution.limits_hit))
 }
 
 /// The first few of a list.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::oracle::{Canary, Listeners, own_address};
+use crate::oracle::{Canary, Listeners, descendants, own_address};
 use crate::table::Test;
 
 /// Everything the probes are told about the host.
@@ -93,7 +93,7 @@ impl Scene {
                 ["the abstract stream", format!("\0{name}"), "stream"], ["the abstract datagram socket", format!("\0{name}-datagram"), "datagram"],
                 ["the display", "\0/tmp/.X11-unix/X0", "stream"], ["a container service", "\0/containerd-shim/x.sock", "stream"],
             ],
-            "host_devices": self.host_devices(), "words": self.words(), "resolver_sockets": [], "devices": [], "masked": [],
+            "host_pid": std::process::id(), "host_pids": host_pids(), "host_devices": self.host_devices(), "words": self.words(), "resolver_sockets": [], "devices": [], "masked": [],
         });
         for (name, value) in [common, own].iter().flat_map(|part| part.as_object().expect("an object")) {
             parameters.insert(name.clone(), value.clone());
@@ -125,6 +125,13 @@ impl Scene {
         let words = [host, self.data.display().to_string(), "BELLJAR".to_owned()];
         words.into_iter().filter(|word| word.len() > 3).collect()
     }
+}
+
+/// Processes that are nobody's business inside, by their numbers on the host.
+fn host_pids() -> Json {
+    let own = std::process::id();
+    // The first process below this one is a launcher.
+    json!({"belljar": own, "its launcher": descendants().first().copied().unwrap_or(own)})
 }
 
 /// The text of a file that stands where an interpreter or a shell looks early.

@@ -9,12 +9,12 @@ use engine::{Control, Execution, Language, Observer, Output, Stream, Value};
 use sandbox::seccomp::Arch;
 use serde_json::Value as Json;
 
-use crate::Suite;
 use crate::harness::{self, Document, Order, Silent};
 use crate::judge::Verdict;
 use crate::oracle;
 use crate::probes;
 use crate::scene::{HOOKS, Scene, hook_text};
+use crate::suite::Suite;
 use crate::table::Test;
 
 const PUBLISHED: &str = include_str!("../../../sandbox/seccomp/allowed-x86_64.txt");
@@ -75,6 +75,7 @@ pub(crate) fn judge(suite: &Suite<'_>, language: &str, inside: &Document) -> Ver
         "T036" => second_command(suite),
         "T040" => visible_in_proc(inside),
         "T046" => shared_memory(suite),
+        "T110" => suite.log_is_quiet(),
         _ => None,
     };
     problem.map_or(Verdict::Holds, Verdict::NotHeld)

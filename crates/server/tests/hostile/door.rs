@@ -1,12 +1,14 @@
 //! What callers try on the routes themselves (T180–T203): another's things, bodies that are bombs, quotas that are raced.
 
 use std::collections::BTreeMap;
+use std::io::{BufReader, Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
 use crate::client::{Answer, Request};
-use crate::scene::{ALICE, MALLORY, NARROW, Scene, eventually, is_typed, resident, scene, scene_with, who_follows_links_is_lured};
+use crate::scene::{ALICE, MALLORY, NARROW, PATIENCE, Scene, eventually, is_typed, resident, scene, scene_with, who_follows_links_is_lured};
 
 /// What an answer says, without what names this one request; and with the names of things made alike.
 fn alike(answer: &Answer, names: &[(&str, &str)]) -> (u16, BTreeMap<String, String>, String) {
@@ -520,4 +522,55 @@ fn t203_a_full_pool_answers_in_bounded_time() {
     let made = scene.ask("GET", "/v1/sessions").send().expect(200).json()["sessions"][0]["id"].as_str().unwrap().to_owned();
     scene.ask("DELETE", &format!("/v1/sessions/{made}")).send().expect(204);
     scene.ask("POST", "/v1/run").json(&json!({"code": "1"})).send().expect(200);
+}
+
+/// Guesses at the id of another tenant's execution and session, over connections that stay open: what comes of each is counted.
+fn guess(scene: &Scene, seed: u64, count: usize) -> BTreeMap<u16, usize> {
+    let head = format!("Host: {}\r\nAuthorization: Bearer {}\r\n\r\n", scene.address, scene.key(MALLORY));
+    let mut reader = BufReader::new(TcpStream::connect(scene.address).unwrap());
+    reader.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut came = BTreeMap::new();
+    for number in 0..count {
+        // Counted up, as times, as numbers of version 1, and at random: what a guesser tries.
+        let mixed = (seed << 32 | number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let id = match number % 4 {
+            0 => format!("{number}"),
+            1 => format!("ses_{:026}", 1_795_000_000_000_u64 + number as u64),
+            2 => format!("{mixed:08x}-9dad-11d1-80b4-00c04fd430c8"),
+            _ => format!("ses_{mixed:016x}{:010x}", mixed.rotate_left(17) >> 24),
+        };
+        let target = if number % 2 == 0 { format!("/v1/sessions/{id}") } else { format!("/v1/sessions/other/executions/exe_{mixed:026}") };
+        reader.get_mut().write_all(format!("GET {target} HTTP/1.1\r\n{head}").as_bytes()).unwrap();
+        let answer = Answer::read_head(&mut reader);
+        let length: u64 = answer.header("content-length").expect("a length").parse().unwrap();
+        std::io::copy(&mut Read::take(&mut reader, length), &mut std::io::sink()).unwrap();
+        *came.entry(answer.status).or_default() += 1;
+    }
+    came
+}
+
+#[test]
+fn t181_guesses_find_nothing() {
+    let full = std::env::var_os("BELLJAR_CONTAINMENT_FORM").is_some_and(|form| form == "full");
+    let each = if full { 250_000 } else { 1000 };
+    let scene = &scene();
+    let body = json!({"code": "print('found')"});
+    let made = scene.ask_as(ALICE, "POST", "/v1/sessions/other/executions").json(&body).send().expect(200).json();
+    let hers = scene.ask_as(ALICE, "POST", "/v1/sessions").json(&json!({})).send().expect(201).json();
+    let before = resident();
+    let came: Vec<BTreeMap<u16, usize>> = std::thread::scope(|scope| {
+        let guessers: Vec<_> = (0..4).map(|seed| scope.spawn(move || guess(scene, seed, each))).collect();
+        guessers.into_iter().map(|guesser| guesser.join().unwrap()).collect()
+    });
+    for came in came {
+        assert!(came.keys().all(|status| matches!(status, 404 | 429)), "a guess found something: {came:?}");
+        assert!(came.contains_key(&404), "INVALID: nothing was looked up: {came:?}");
+        assert_eq!(came.values().sum::<usize>(), each);
+    }
+    assert!(resident() < before + (64 << 20), "guesses cost memory");
+    // The control: whose they are finds them.
+    let id = hers["id"].as_str().unwrap();
+    scene.ask_as(ALICE, "GET", &format!("/v1/sessions/{id}")).send().expect(200);
+    scene.ask_as(ALICE, "GET", &format!("/v1/sessions/other/executions/{}", made["id"].as_str().unwrap())).send().expect(200);
+    scene.others_go_on();
 }

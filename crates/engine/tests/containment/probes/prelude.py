@@ -28,12 +28,31 @@ NUMBERS = {
     "fspick": 433, "pidfd_open": 434, "clone3": 435, "pidfd_getfd": 438, "process_madvise": 440, "mount_setattr": 442,
     "process_mrelease": 448, "shmget": 29, "semget": 64, "msgget": 68, "fork": 57, "vfork": 58, "clone": 56, "execve": 59,
     "prctl": 157, "ioctl": 16, "setsockopt": 54, "socketpair": 53, "mknod": 133, "execveat": 322, "pidfd_send_signal": 424,
-    "quotactl_fd": 443,
+    "quotactl_fd": 443, "mlock": 149, "mlockall": 151, "remap_file_pages": 216, "sched_setscheduler": 144, "sched_setattr": 314,
+    "setpriority": 141, "ioprio_set": 251, "sched_setaffinity": 203, "fanotify_init": 300, "inotify_init": 253, "inotify_init1": 294,
+    "statmount": 457, "listmount": 458, "cachestat": 451, "fchmodat2": 452, "map_shadow_stack": 453, "futex_wake": 454, "futex_wait": 455,
+    "futex_requeue": 456, "lsm_get_self_attr": 459, "lsm_set_self_attr": 460, "lsm_list_modules": 461, "mseal": 462, "setxattrat": 463,
+    "getxattrat": 464, "listxattrat": 465, "removexattrat": 466, "open_tree_attr": 467, "timerfd_create": 283, "timer_create": 222,
+    "sync": 162, "syncfs": 306, "sync_file_range": 277, "clock_adjtime": 305, "rt_sigqueueinfo": 129, "membarrier": 324, "fcntl": 72,
+    "sendmsg": 46, "signalfd4": 289, "kill": 62,
 }
+
+
+if MODE == "host":
+    # A control must not be able to harm the host, whatever is wrong with its probe: its own processes are all that it may send a signal.
+    def _own(pid, number, send=os.kill):
+        if number != 0 and pid <= 1:
+            raise RuntimeError("a control may not send that")
+        send(pid, number)
+
+    os.kill = _own
+    del os.killpg
 
 
 def raw(number, *arguments):
     """A system call's result; OSError where it fails."""
+    if MODE == "host" and number == NUMBERS["kill"] and arguments[1] != 0:
+        raise RuntimeError("a control may not send that")
     words = [a if isinstance(a, (ctypes.Array, ctypes._SimpleCData, bytes)) or a is None else ctypes.c_ulong(a & (2**64 - 1)) for a in arguments]
     result = libc.syscall(ctypes.c_long(number), *words)
     if result == -1:
@@ -119,6 +138,27 @@ def attempt_protocol(protocol, name, action):
 def status():
     with open("/proc/self/status") as file:
         return dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+
+
+def progress():
+    """What there is so far: whoever is killed has said it."""
+    report()
+
+
+def count_until_refused(name, action, most):
+    """How often an action succeeds, and how it is refused in the end."""
+    kept = []
+    FACTS[name] = 0
+    while len(kept) < most:
+        try:
+            kept.append(action())
+        except (OSError, RuntimeError, ValueError, MemoryError) as error:
+            FACTS["end of " + name] = errno.errorcode.get(getattr(error, "errno", None), type(error).__name__)
+            break
+        FACTS[name] = len(kept)
+        if len(kept) % 64 == 0:
+            progress()
+    return kept
 
 
 def report():

