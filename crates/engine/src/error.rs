@@ -60,6 +60,10 @@ impl Error {
 
 impl From<sandbox::Error> for Error {
     fn from(error: sandbox::Error) -> Self {
+        if matches!(error, sandbox::Error::Gone) {
+            let detail = Some(error.to_string());
+            return Self { detail, ..Self::new(ErrorKind::Unavailable, "the sandbox was lost while it was made").hint("try again") };
+        }
         let step = matches!(error, sandbox::Error::Step(_));
         let kind = if step { ErrorKind::Unavailable } else { ErrorKind::Internal };
         let detail = Some(error.to_string());

@@ -365,6 +365,33 @@ fn a_template_that_dies_is_started_again_and_nothing_waits_for_it() {
     assert_eq!(pool.status().problems, Vec::<String>::new());
 }
 
+#[test]
+fn a_launcher_that_dies_is_replaced_and_everything_is_made_anew() {
+    let (_turn, engine) = engine();
+    let (pool, _lease) = pool(&engine, small(1));
+    assert!(pool.wait_until_parked(1, PATIENCE));
+    let ends = || request("print(6 * 7)", Limits::default());
+    // First the process inside the outer namespace, then the one outside.
+    for (round, inner) in [(1, true), (2, false)] {
+        let mut held = pool.take(&Limits::default()).expect("a sandbox");
+        let launchers = processes("belljar-launcher");
+        let victim = if inner { launchers.last() } else { launchers.first() }.expect("a launcher");
+        assert!(std::process::Command::new("kill").args(["-KILL", &victim.to_string()]).status().expect("kill").success());
+        // What it held is gone, and says so.
+        let lost = held.run(&ends(), &mut Silent, &Control::default());
+        assert!(lost.is_err() || lost.is_ok_and(|execution| execution.outcome == Outcome::Killed));
+        drop(held);
+        eventually("another launcher", || {
+            let came = pool.run(&ends(), &mut Silent, &Control::default());
+            came.map_err(|error| assert_eq!(error.kind, engine::ErrorKind::Unavailable, "{error:?}")).is_ok_and(|execution| execution.stdout == "42\n")
+        });
+        eventually("another template's process", || pool.status().generations > round && pool.status().problems.is_empty());
+        eventually("a forked sandbox", || {
+            pool.wait_until_parked(1, PATIENCE) && pool.take(&Limits::default()).is_ok_and(|taken| taken.parked && taken.is_forked())
+        });
+    }
+}
+
 /// Whether a process lives in a process namespace below that of its launcher.
 fn nested(status: &str) -> bool {
     let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).map_or(0, |line| line.split_ascii_whitespace().count());

@@ -234,6 +234,12 @@ impl Launcher {
         self.shared.lock().refusals.get(&sandbox).cloned()
     }
 
+    /// Whether it is gone: nothing that it held is left, and nothing more can be asked of it.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.shared.lock().gone
+    }
+
     /// Whether a template's process is ready and lives.
     #[must_use]
     pub fn template_lives(&self, template: u32) -> bool {

@@ -1,12 +1,12 @@
 //! Decides what a number of the list came to: every attempt refused, every attempt shown to succeed where the layer is off.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use engine::Execution;
 use serde_json::Value as Json;
 
 use crate::harness::Document;
-use crate::table::{Test, entry};
+use crate::table::{Test, Tier, entry};
 
 /// Answers of a layer that refuses. Anything else reached what it should not.
 const REFUSALS: &[&str] = &[
@@ -51,8 +51,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) controls: &'a [Document],
     /// With seccomp and Landlock off, where other layers must stand alone.
     pub(crate) deep: Option<&'a Document>,
-    /// The suite runs as an ordinary user.
-    pub(crate) user: bool,
+    /// The tier of the suite.
+    pub(crate) tier: Tier,
 }
 
 /// Judges the attempts and facts of a probe.
@@ -62,7 +62,7 @@ pub(crate) fn judge(test: &Test, evidence: &Evidence<'_>) -> Verdict {
         evidence.deep.iter().flat_map(|deep| self::breaches(test, deep, &test.deep_also)).map(|breach| format!("{breach} without seccomp and Landlock")),
     );
     breaches.extend(wrong_facts(test, evidence.inside));
-    breaches.extend(over_bounds(test, evidence.inside));
+    breaches.extend(over_bounds(test.bounds(evidence.tier), evidence.inside));
     if evidence.inside.attempts.is_empty() && evidence.inside.facts.is_empty() {
         breaches.push("the probe said nothing".to_owned());
     }
@@ -74,12 +74,12 @@ pub(crate) fn judge(test: &Test, evidence: &Evidence<'_>) -> Verdict {
 }
 
 /// Judges attempts alone.
-pub(crate) fn attempts(test: &Test, inside: &Document, controls: &[Document], user: bool) -> Verdict {
+pub(crate) fn attempts(test: &Test, inside: &Document, controls: &[Document], tier: Tier) -> Verdict {
     let breaches = breaches(test, inside, &[]);
     if !breaches.is_empty() || inside.attempts.is_empty() {
         return Verdict::NotHeld(some(&breaches));
     }
-    let unproven = unproven(test, &Evidence { inside, controls, deep: None, user });
+    let unproven = unproven(test, &Evidence { inside, controls, deep: None, tier });
     if unproven.is_empty() { Verdict::Holds } else { Verdict::Invalid(some(&unproven)) }
 }
 
@@ -122,12 +122,12 @@ fn unproven(test: &Test, evidence: &Evidence<'_>) -> Vec<String> {
     for (name, answer) in &evidence.inside.attempts {
         let answers: Vec<&str> = evidence.controls.iter().filter_map(|control| control.attempts.get(name).and_then(Json::as_str)).collect();
         let shown = answers.iter().any(|other| Some(*other) != answer.as_str() && !NO_PROOF.contains(other));
-        let excused = entry(&test.uncontrolled, name).is_some() || evidence.user && entry(&test.uncontrolled_as_user, name).is_some();
+        let excused = entry(&test.uncontrolled, name).is_some() || evidence.tier.is_user() && entry(&test.uncontrolled_as_user, name).is_some();
         if !shown && !excused && entry(&test.allow, name).is_none() {
             unproven.push(format!("{name}: {} inside, {answers:?} in controls", answer.as_str().unwrap_or_default()));
         }
     }
-    for (name, bound) in &test.bounds {
+    for (name, bound) in test.bounds(evidence.tier) {
         let counted: Vec<f64> = evidence.controls.iter().filter_map(|control| control.facts.get(name).and_then(Json::as_f64)).collect();
         if !counted.iter().any(|count| count > bound) {
             unproven.push(format!("{name}: not above {bound} in controls: {counted:?}"));
@@ -137,8 +137,8 @@ fn unproven(test: &Test, evidence: &Evidence<'_>) -> Vec<String> {
 }
 
 /// Facts that were counted beyond their bounds, or not at all.
-fn over_bounds(test: &Test, document: &Document) -> Vec<String> {
-    let counted = test.bounds.iter().map(|(name, bound)| (name, bound, document.facts.get(name).and_then(Json::as_f64)));
+fn over_bounds(bounds: &BTreeMap<String, f64>, document: &Document) -> Vec<String> {
+    let counted = bounds.iter().map(|(name, bound)| (name, bound, document.facts.get(name).and_then(Json::as_f64)));
     counted
         .filter(|(_, bound, count)| count.is_none_or(|count| count > **bound))
         .map(|(name, bound, count)| format!("{name}: {count:?}, where {bound} is the bound"))

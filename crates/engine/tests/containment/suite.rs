@@ -98,7 +98,7 @@ impl Suite<'_> {
             None if ended_is_all => return Verdict::Holds,
             None => return Verdict::NotHeld("the probe came to no end".to_owned()),
         };
-        let verdict = judge(self.test, &Evidence { inside: &inside, controls, deep, user: self.tier.is_user() });
+        let verdict = judge(self.test, &Evidence { inside: &inside, controls, deep, tier: self.tier });
         if verdict == Verdict::Holds { special::judge(self, language, &inside) } else { verdict }
     }
 
@@ -114,7 +114,7 @@ impl Suite<'_> {
         let control = harness::outside(Path::new("/bin/bash"), &code, "probe.sh", false, control.path());
         let _ = self.scene.listeners.visits();
         match (inside.document, control) {
-            (Some(inside), Ok(control)) => judge::attempts(self.test, &inside, &[control], self.tier.is_user()),
+            (Some(inside), Ok(control)) => judge::attempts(self.test, &inside, &[control], self.tier),
             (None, _) => Verdict::NotHeld(format!("the probe came to no end: {:?}", inside.execution.error)),
             (_, Err(problem)) => Verdict::Invalid(problem),
         }

@@ -25,6 +25,11 @@ impl Tier {
         matches!(self, Self::User | Self::UserCgroups)
     }
 
+    /// Whether the host gives control groups.
+    pub(crate) fn is_grouped(self) -> bool {
+        matches!(self, Self::RootCgroups | Self::UserCgroups)
+    }
+
     /// Its name in the table.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -97,6 +102,9 @@ pub(crate) struct Test {
     /// The most that the probe may count of each fact; a control has to count more.
     #[serde(default)]
     pub(crate) bounds: BTreeMap<String, f64>,
+    /// The same, where there are no control groups.
+    #[serde(default)]
+    pub(crate) ungrouped_bounds: BTreeMap<String, f64>,
     /// A probe that looks, in the same sandbox, at what the first one left.
     pub(crate) second: Option<String>,
     /// What this process may take meanwhile beyond the 64 MiB of the rules, in MiB, and why.
@@ -114,6 +122,11 @@ pub(crate) struct Test {
 }
 
 impl Test {
+    /// The most that may be counted on a tier.
+    pub(crate) fn bounds(&self, tier: Tier) -> &BTreeMap<String, f64> {
+        if tier.is_grouped() || self.ungrouped_bounds.is_empty() { &self.bounds } else { &self.ungrouped_bounds }
+    }
+
     /// The limits of a run: those of the suite, and over them those of the table.
     pub(crate) fn limits(&self, roomy: bool) -> Limits {
         let usual = Limits { wall_seconds: 60, ..Limits::default() };

@@ -36,7 +36,8 @@ struct Filters {
 }
 
 struct Namespace {
-    launcher: Arc<Launcher>,
+    /// The launcher that serves now. One that was killed is replaced by the next request.
+    launcher: Mutex<Arc<Launcher>>,
     /// Removed when their template has ended: after the launcher, before the folder they lie in.
     template_groups: Mutex<HashMap<TemplateProcess, Group>>,
     cgroups: Arc<Cgroups>,
@@ -63,7 +64,7 @@ pub fn start(controls: Controls) -> Result<Arc<dyn Backend>, Error> {
     };
     let cgroups = if controls.cgroups { Cgroups::detect() } else { Cgroups::none("switched off") };
     Ok(Arc::new(Namespace {
-        launcher: Arc::new(Launcher::start()?),
+        launcher: Mutex::new(Arc::new(Launcher::start()?)),
         cgroups: Arc::new(cgroups),
         controls,
         filters,
@@ -78,11 +79,7 @@ pub fn start(controls: Controls) -> Result<Arc<dyn Backend>, Error> {
 impl Backend for Namespace {
     fn prepare(&self, template: &Template) -> Result<TemplateId, Error> {
         let id = TemplateId(self.next_template.fetch_add(1, Ordering::Relaxed));
-        let root = root::of(id.0, template)?;
-        match self.launcher.ask(&ToLauncher::Prepare(root), &[])? {
-            FromLauncher::Prepared { root } if root == id.0 => {}
-            other => return Err(Error::Unexpected(format!("{other:?}"))),
-        }
+        prepare(&*self.launcher()?, id, template)?;
         self.templates.lock().unwrap_or_else(PoisonError::into_inner).insert(id, template.clone());
         Ok(id)
     }
@@ -101,8 +98,9 @@ impl Backend for Namespace {
         start.cgroups = u8::try_from(processes.len()).unwrap_or(u8::MAX);
         start.cgroup_paths = group.as_ref().map(Group::paths).unwrap_or_default();
         let descriptors: Vec<_> = processes.iter().map(AsFd::as_fd).collect();
-        self.launcher.start_template(start, &descriptors)?;
-        match self.launcher.template_ready(process.0, preload.patience) {
+        let launcher = self.launcher()?;
+        launcher.start_template(start, &descriptors)?;
+        match launcher.template_ready(process.0, preload.patience) {
             Ok(report) => {
                 if let Some(group) = group {
                     self.template_groups.lock().unwrap_or_else(PoisonError::into_inner).insert(process, group);
@@ -110,18 +108,18 @@ impl Backend for Namespace {
                 Ok((process, report))
             }
             Err(error) => {
-                self.launcher.end_template(process.0);
+                launcher.end_template(process.0);
                 Err(error)
             }
         }
     }
 
     fn is_alive(&self, process: TemplateProcess) -> bool {
-        self.launcher.template_lives(process.0)
+        self.current().template_lives(process.0)
     }
 
     fn end_process(&self, process: TemplateProcess) {
-        self.launcher.end_template(process.0);
+        self.current().end_template(process.0);
         self.template_groups.lock().unwrap_or_else(PoisonError::into_inner).remove(&process);
     }
 
@@ -150,14 +148,15 @@ impl Backend for Namespace {
         let remote = Remote::new(socket.try_clone().map_err(|error| Error::start("copy", "a socket", &error))?)?;
         remote.send(&ToInit::Configure(Box::new(self.configuration(&template, options, group.is_some()))))?;
         let descriptors: Vec<_> = std::iter::once(theirs.as_fd()).chain(processes.iter().map(AsFd::as_fd)).collect();
-        match self.launcher.ask(&ToLauncher::Spawn(spawn), &descriptors)? {
+        let launcher = self.launcher()?;
+        match launcher.ask(&ToLauncher::Spawn(spawn), &descriptors)? {
             FromLauncher::Spawned { sandbox } if sandbox == number => {}
             other => return Err(Error::Unexpected(format!("{other:?}"))),
         }
         // Init alone holds its end now, so its death closes the channel.
         drop(descriptors);
         drop((processes, theirs));
-        let watched = Watched { number, launcher: Arc::clone(&self.launcher), ended: false, group, _cgroups: Arc::clone(&self.cgroups) };
+        let watched = Watched { number, launcher, ended: false, group, _cgroups: Arc::clone(&self.cgroups) };
         remote.send(&ToInit::Attached)?;
         let mut inbox = Inbox { socket, reader: FrameReader::default() };
         let (ready, workspace) = inbox.receive_ready()?;
@@ -180,7 +179,7 @@ impl Backend for Namespace {
     }
 
     fn own_users(&self) -> bool {
-        self.launcher.ready().privileged
+        self.current().ready().privileged
     }
 
     fn cgroups(&self) -> &Version {
@@ -193,7 +192,33 @@ fn template_limits(preload: &Preload) -> Limits {
     Limits { memory_bytes: preload.memory_bytes, processes: 64, cpus: 64.0, ..Limits::default() }
 }
 
+/// Has a launcher make the root of a template.
+fn prepare(launcher: &Launcher, id: TemplateId, template: &Template) -> Result<(), Error> {
+    match launcher.ask(&ToLauncher::Prepare(root::of(id.0, template)?), &[])? {
+        FromLauncher::Prepared { root } if root == id.0 => Ok(()),
+        other => Err(Error::Unexpected(format!("{other:?}"))),
+    }
+}
+
 impl Namespace {
+    /// The launcher, be it gone or not.
+    fn current(&self) -> Arc<Launcher> {
+        Arc::clone(&self.launcher.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A launcher that is there: where the last one is gone, and all its sandboxes with it, another one that knows the same templates.
+    fn launcher(&self) -> Result<Arc<Launcher>, Error> {
+        let mut current = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.is_gone() {
+            let fresh = Launcher::start()?;
+            for (id, template) in self.templates.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                prepare(&fresh, *id, template)?;
+            }
+            *current = Arc::new(fresh);
+        }
+        Ok(Arc::clone(&current))
+    }
+
     fn template(&self, id: TemplateId) -> Result<Template, Error> {
         let template = self.templates.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
         template.ok_or_else(|| Error::Unexpected(format!("template {} is not prepared", id.0)))
