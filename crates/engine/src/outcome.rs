@@ -133,7 +133,7 @@ fn error(end: Option<End>, facts: &Facts, outcome: Outcome, exit_code: Option<i3
     let (name, message) = match end {
         Some(End::Completed) => return None,
         // What brought the interpreter down says more than how it went.
-        Some(End::WorkerExited(_) | End::WorkerBroken) | None if limit_message(outcome).is_some() => limit_message(outcome)?,
+        Some(End::WorkerExited(_) | End::WorkerBroken | End::WorkerFailed) | None if limit_message(outcome).is_some() => limit_message(outcome)?,
         Some(End::ShellExited(Exit::Signal(signal))) => ("ExitStatus", format!("the command was ended by signal {signal}")),
         Some(End::ShellExited(_)) if exit_code == Some(0) => return None,
         Some(End::ShellExited(_)) => ("ExitStatus", format!("the command ended with exit code {}", exit_code.unwrap_or_default())),
@@ -202,6 +202,14 @@ mod tests {
         for (end, facts, expected) in cases {
             assert_eq!(conclude(end, &facts).outcome, expected, "{end:?} {facts:?}");
         }
+    }
+
+    #[test]
+    fn what_was_stopped_before_its_interpreter_was_ready_was_stopped() {
+        let facts = Facts { stop: Some(Stop::Time), ..Facts::default() };
+        let conclusion = conclude(Some(End::WorkerFailed), &facts);
+        assert_eq!((conclusion.outcome, conclusion.error.unwrap().name.as_str()), (Outcome::TimedOut, "TimeLimit"));
+        assert_eq!(conclusion.limits_hit, ["wallSeconds"]);
     }
 
     #[test]

@@ -261,8 +261,10 @@ pub(crate) fn run_in(sandbox: &mut dyn Sandbox, turn: Turn<'_>, request: &RunReq
     let (started, clock) = (SystemTime::now(), Instant::now());
     let end = execute(sandbox, request, &mut collected, control)?;
     let elapsed = clock.elapsed();
+    // Stopped by ourselves before it was ready, on a machine that has much to do, it was stopped and did not fail.
     if let Some(End::WorkerFailed) = end
         && control.asked() == 0
+        && collected.facts.stop.is_none()
     {
         let hint = "build it again: `belljar env remove` and `belljar env build`, or raise the memory limit";
         return Err(Error::new(ErrorKind::Unavailable, format!("the interpreter of environment `{}` does not start", request.environment)).hint(hint));

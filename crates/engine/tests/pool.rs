@@ -392,6 +392,37 @@ fn a_launcher_that_dies_is_replaced_and_everything_is_made_anew() {
     }
 }
 
+#[test]
+fn many_with_few_descriptors_start_at_once() {
+    let (_turn, engine) = engine();
+    let (pool, _lease) = pool(&engine, small(0));
+    // As an ordinary user all of them are that user, whose descriptors that are on their way count together.
+    let limits = Limits { open_files: 32, ..Limits::default() };
+    let problems: Vec<String> = std::thread::scope(|scope| {
+        let run = || pool.run(&request("print(1)", limits), &mut Silent, &Control::default());
+        let running: Vec<_> = (0..32).map(|_| scope.spawn(run)).collect();
+        let came = running.into_iter().map(|run| run.join().expect("a thread"));
+        came.filter_map(|came| match came {
+            Ok(execution) => (execution.stdout != "1\n").then(|| format!("{:?}", execution.error)),
+            Err(error) => Some(format!("{error} {:?}", error.detail)),
+        })
+        .collect()
+    });
+    assert_eq!(problems, Vec::<String>::new());
+    // What fails is a race that a quick machine wins; what it is about is init's own limit.
+    let _taken = pool.take(&limits).expect("a sandbox");
+    let inits = processes("belljar-init");
+    let own =
+        |pid: &i32| fs::read_to_string(format!("/proc/{pid}/limits")).unwrap_or_default().lines().any(|line| line.starts_with("Max open files            32 "));
+    assert!(!inits.is_empty() && !inits.iter().any(own), "init has the limit of the code");
+    // The limit is there all the same, for who was forked and for commands.
+    let many = "import os\nkept = []\ntry:\n    while True: kept.append(os.open('/dev/null', 0))\nexcept OSError as error: print(len(kept) < 32, error.errno)";
+    let came = pool.run(&request(many, limits), &mut Silent, &Control::default()).expect("an execution");
+    assert_eq!(came.stdout, "True 24\n", "{came:?}");
+    let shell = RunRequest { language: Language::Shell, ..request("awk '/open files/ { print $4, $5 }' /proc/self/limits", limits) };
+    assert_eq!(pool.run(&shell, &mut Silent, &Control::default()).expect("an execution").stdout, "32 32\n");
+}
+
 /// Whether a process lives in a process namespace below that of its launcher.
 fn nested(status: &str) -> bool {
     let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).map_or(0, |line| line.split_ascii_whitespace().count());

@@ -86,7 +86,9 @@ fn set_up(stage: &str, configuration: &Configuration, host: &mut Channel) -> Res
     }
     // Only now, so that its root is the sandbox's own group.
     failed("create", "a cgroup namespace", sys::unshare(libc::CLONE_NEWCGROUP))?;
-    for (resource, value) in configuration.limits.resources() {
+    // Descriptors are limited for who runs code, not here: the kernel takes this limit also for the most that all processes of a user may
+    // have on their way, so that a small one would have ours refused while other sandboxes of the user start.
+    for (resource, value) in configuration.limits.resources().into_iter().filter(|(resource, _)| *resource != sys::LIMIT_FILES) {
         set_limit(resource, value)?;
     }
     let namespaces = if configuration.forked { own_namespaces()? } else { Vec::new() };

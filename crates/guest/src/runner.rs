@@ -107,6 +107,7 @@ fn become_command(configuration: &Configuration, exec: &Exec, null: BorrowedFd<'
         let limits = &configuration.limits;
         let limited = crate::init::set_limit(sys::LIMIT_CPU, limits.cpu_seconds.saturating_add(5).min(limits.cpu_total_seconds));
         limited.map_err(|failure| io::Error::from_raw_os_error(failure.errno))?;
+        sys::set_limit(sys::LIMIT_FILES, limits.open_files)?;
         if let Some(memory) = configuration.limits.memory_bytes {
             crate::init::set_limit(sys::LIMIT_DATA, memory).map_err(|failure| io::Error::from_raw_os_error(failure.errno))?;
         }

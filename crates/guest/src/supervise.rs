@@ -918,6 +918,7 @@ fn prepare_worker(configuration: &Configuration, channel: BorrowedFd<'_>) -> io:
     sys::close_range(crate::init::HOST_CHANNEL + 1, i32::try_from(libc::CLOSE_RANGE_CLOEXEC).unwrap_or_default())?;
     sys::reset_signals();
     rustix::process::chdir(crate::init::WORKSPACE)?;
+    sys::set_limit(sys::LIMIT_FILES, configuration.limits.open_files)?;
     if let Some(memory) = configuration.limits.memory_bytes {
         crate::init::set_limit(sys::LIMIT_DATA, memory).map_err(|failure| io::Error::from_raw_os_error(failure.errno))?;
     }

@@ -57,6 +57,8 @@ pub(crate) fn enter_namespace(namespace: BorrowedFd<'_>, kind: c_int) -> io::Res
 pub(crate) const LIMIT_CPU: u32 = 0;
 /// `RLIMIT_DATA` on Linux.
 pub(crate) const LIMIT_DATA: u32 = 2;
+/// `RLIMIT_NOFILE` on Linux.
+pub(crate) const LIMIT_FILES: u32 = 7;
 
 /// `prlimit(2)` on this process: the soft and the hard limit of a resource, by its number.
 pub(crate) fn set_limit(resource: u32, value: u64) -> io::Result<()> {

@@ -8,11 +8,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::limits::Limits;
 
 /// Processes of ours inside a sandbox that the caller's limit does not count: init and two runners.
 const OWN_PROCESSES: u64 = 3;
+/// How long the last process of a group may take to be gone. What is left then, the next start removes.
+const EMPTY_PATIENCE: Duration = Duration::from_secs(10);
 /// Period of the CPU quota, in microseconds.
 const CPU_PERIOD: u64 = 100_000;
 
@@ -386,13 +389,14 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
+        let deadline = Instant::now() + EMPTY_PATIENCE;
         for (_, folder) in &self.folders {
-            // The last process may still be on its way out.
-            for _ in 0..50 {
-                match fs::remove_dir(folder) {
-                    Err(error) if error.kind() == io::ErrorKind::ResourceBusy => std::thread::sleep(std::time::Duration::from_millis(2)),
-                    _ => break,
+            // The last process may still be on its way out: on a machine that has much to do, for long.
+            while let Err(error) = fs::remove_dir(folder) {
+                if error.kind() != io::ErrorKind::ResourceBusy || Instant::now() >= deadline {
+                    break;
                 }
+                std::thread::sleep(Duration::from_millis(2));
             }
         }
     }

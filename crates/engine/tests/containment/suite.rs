@@ -15,6 +15,8 @@ use crate::{oracle, probes, special};
 
 /// What this process may take during one row, in MiB.
 const HOST_MEBIBYTES: u64 = 64;
+/// How often a control with other limits is tried.
+const ROOMY_TURNS: u32 = 6;
 /// What is left of a probe has this long to go. Nothing is measured with it.
 const GONE: Duration = Duration::from_secs(10);
 
@@ -159,7 +161,10 @@ impl Suite<'_> {
                         None => harness::outside(&self.scene.interpreter, &code, "probe.py", unshared, scratch.path()),
                     }
                 }
-                "roomy" => self.roomy(),
+                // What others do on this machine takes from what a control can get, and never adds to it.
+                "roomy" => {
+                    (0..ROOMY_TURNS).map(|_| self.roomy()).find(|came| came.as_ref().is_ok_and(|found| self.exceeds(found))).unwrap_or_else(|| self.roomy())
+                }
                 inside => self.run(inside, self.indirect(), true).ok_or_else(|| format!("the control {inside} came to no end")),
             };
             match result {
@@ -168,6 +173,12 @@ impl Suite<'_> {
             }
         }
         (documents, problems)
+    }
+
+    /// Whether a control got more than may be had.
+    fn exceeds(&self, control: &Document) -> bool {
+        let counted = |name: &str| control.facts.get(name).and_then(serde_json::Value::as_f64).unwrap_or_default();
+        self.test.bounds(self.tier).iter().all(|(name, bound)| counted(name) > *bound)
     }
 
     /// The run with other limits: it has to get further, or to the end that the table names.
