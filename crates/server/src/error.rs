@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use engine::{Error, ErrorKind};
 use serde_json::json;
 
-use crate::aca;
+use crate::{aca, mcp};
 
 /// An error on its way to a native caller.
 #[derive(Debug)]
@@ -40,7 +40,13 @@ pub(crate) fn status(kind: ErrorKind) -> (&'static str, StatusCode) {
 
 /// A refusal in the form of the surface that this path belongs to.
 pub(crate) fn refusal(path: &str, error: Error) -> Response {
-    if aca::is_path(path) { aca::refusal(&error) } else { ApiError(error).into_response() }
+    if aca::is_path(path) {
+        aca::refusal(&error)
+    } else if mcp::is_path(path) {
+        mcp::refusal(error)
+    } else {
+        ApiError(error).into_response()
+    }
 }
 
 impl IntoResponse for ApiError {

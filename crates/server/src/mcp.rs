@@ -19,7 +19,7 @@ mod stream;
 
 pub use stdio::{Begin, Local, serve};
 
-pub(crate) use http::{Transport, router};
+pub(crate) use http::{Transport, is_path, refusal, router};
 pub(crate) use metadata::{challenge, is_open};
 pub(crate) use pool::answer as answer_pool;
 pub(crate) use resources::Address;

@@ -109,14 +109,19 @@ fn entries<'a>(data: &'a mut Map<String, Json>, name: &str) -> impl Iterator<Ite
 
 /// What a tool would not or could not do, so that the model can do better.
 pub(super) fn refusal(error: &Error) -> CallToolResult {
-    if let Some(detail) = &error.detail {
-        tracing::warn!(code = crate::error::status(error.kind).0, detail, "a tool failed");
-    }
+    note(error);
     let mut result = CallToolResult::error(vec![ContentBlock::text(words(error))]);
     // For programs.
     let facts = json!({"code": crate::error::status(error.kind).0, "message": error.message, "hint": error.hint});
     result.meta = serde_json::from_value(json!({"belljar/error": facts})).ok();
     result
+}
+
+/// Tells the operator of what is ours: what callers do wrong would fill the log.
+fn note(error: &Error) {
+    if let (Some(detail), ErrorKind::Internal | ErrorKind::Unavailable) = (&error.detail, error.kind) {
+        tracing::warn!(code = crate::error::status(error.kind).0, detail, "a request failed");
+    }
 }
 
 /// An error in words, with what to do about it.
@@ -134,9 +139,7 @@ pub(super) fn words(error: &Error) -> String {
 
 /// As an error of the protocol, for requests that are no calls of tools.
 pub(super) fn protocol_error(error: &Error, uri: Option<&str>) -> rmcp::ErrorData {
-    if let Some(detail) = &error.detail {
-        tracing::warn!(code = crate::error::status(error.kind).0, detail, "a request failed");
-    }
+    note(error);
     let mut data = json!({"code": crate::error::status(error.kind).0});
     if let (Some(uri), Some(data)) = (uri, data.as_object_mut()) {
         data.insert("uri".to_owned(), json!(uri));

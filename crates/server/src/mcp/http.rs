@@ -102,8 +102,24 @@ pub(crate) fn router() -> Router<Arc<App>> {
 async fn handle(State(app): State<Arc<App>>, call: Call, request: Request) -> Response {
     match Asked::new(&app, &call, request.headers()) {
         Ok(asked) => asked.answer(request).await.unwrap_or_else(IntoResponse::into_response),
-        Err(error) => ApiError(error).into_response(),
+        Err(error) => refusal(error),
     }
+}
+
+/// Whether a refusal at this path is worded as this surface words them.
+pub(crate) fn is_path(path: &str) -> bool {
+    path == PATH
+}
+
+/// An error of the service: with the status and the headers of native routes, in a body that clients of the protocol show.
+pub(crate) fn refusal(error: Error) -> Response {
+    let (code, message) = (crate::error::status(error.kind).0, words(&error));
+    let data = json!({"code": code, "message": error.message, "hint": error.hint});
+    let body = json!({"jsonrpc": "2.0", "id": null, "error": {"code": TRANSPORT, "message": message, "data": data}}).to_string();
+    let mut response = ApiError(error).into_response();
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    *response.body_mut() = Body::from(body);
+    response
 }
 
 /// A refusal, as an error of the protocol that answers no request in particular.
@@ -143,6 +159,8 @@ struct Asked<'a> {
     connection: Option<(String, Option<ProtocolVersion>)>,
     /// It takes event streams.
     takes_stream: bool,
+    /// It takes plain JSON.
+    takes_json: bool,
 }
 
 impl<'a> Asked<'a> {
@@ -154,7 +172,8 @@ impl<'a> Asked<'a> {
             let revision = app.mcp.connections.revision(&id, &owner);
             (id, revision)
         });
-        Ok(Self { app, owner, connection, takes_stream: takes(headers, "text/event-stream", false) })
+        let (takes_stream, takes_json) = (takes(headers, "text/event-stream", false), takes(headers, "application/json", true));
+        Ok(Self { app, owner, connection, takes_stream, takes_json })
     }
 
     async fn answer(&self, request: Request) -> Result<Response, Refusal> {
@@ -189,14 +208,16 @@ impl<'a> Asked<'a> {
     }
 
     async fn post(&self, request: Request, has_connection: bool) -> Result<Response, Refusal> {
-        if !self.takes_stream && !takes(request.headers(), "application/json", true) {
+        if !self.takes_stream && !self.takes_json {
             let message = "answers come as `application/json` or `text/event-stream`: accept one of them, or both";
             return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, TRANSPORT, message));
         }
         let (mut parts, body) = request.into_parts();
         // What is too long, or does not come, is answered by who counts it.
-        let body =
-            axum::body::to_bytes(body, BODY_BYTES).await.map_err(|_| Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST, "the body is too large"))?;
+        let body = axum::body::to_bytes(body, BODY_BYTES).await.map_err(|_| {
+            let message = format!("a message may have {BODY_BYTES} bytes: send larger files with `PUT /v1/sessions/<sessionId>/files/<path>`");
+            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST, message)
+        })?;
         json::check(&body).map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, PARSE_ERROR, words(&error)))?;
         parts.headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         parts.extensions.insert(Arc::clone(self.app));
@@ -208,7 +229,8 @@ impl<'a> Asked<'a> {
         let is_lasting = has_connection || method.as_deref() == Some("initialize");
         let turn = if method.as_deref() == Some(READ) { Some(self.turn().await?) } else { None };
         let response = match self.one(parts, body, is_lasting).await? {
-            Answer::Whole(response) => response,
+            Answer::Whole(response) if self.takes_json => response,
+            Answer::Whole(response) => stream::event(response).await,
             Answer::Stream(stream) if self.takes_stream => stream.into_response(),
             Answer::Stream(stream) => stream.collect().await,
         };

@@ -11,6 +11,7 @@ use rmcp::transport::Transport;
 use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio_util::sync::CancellationToken;
 
 use super::answer::words;
 use crate::json;
@@ -28,6 +29,8 @@ pub(super) struct Lines<R, W> {
     /// Messages of a batch that are yet to be heard.
     heard: VecDeque<ClientJsonRpcMessage>,
     state: Arc<Mutex<State>>,
+    /// Nobody takes what is written any more.
+    broken: CancellationToken,
 }
 
 #[derive(Default)]
@@ -60,6 +63,7 @@ impl<R: AsyncRead + Unpin, W> Lines<R, W> {
             output: Arc::new(tokio::sync::Mutex::new(output)),
             heard: VecDeque::new(),
             state: Arc::default(),
+            broken: CancellationToken::new(),
         }
     }
 
@@ -143,11 +147,11 @@ where
     type Error = io::Error;
 
     fn send(&mut self, message: ServerJsonRpcMessage) -> impl Future<Output = io::Result<()>> + Send + 'static {
-        let (output, state) = (Arc::clone(&self.output), Arc::clone(&self.state));
+        let (output, state, broken) = (Arc::clone(&self.output), Arc::clone(&self.state), self.broken.clone());
         async move {
             let line = state.lock().unwrap_or_else(PoisonError::into_inner).line(&message);
             match line {
-                Some(line) => write(&output, line).await,
+                Some(line) => write(&output, line).await.inspect_err(|_| broken.cancel()),
                 None => Ok(()),
             }
         }
@@ -158,7 +162,10 @@ where
             if let Some(message) = self.heard.pop_front() {
                 return Some(message);
             }
-            let line = self.partial.read(&mut self.input, MAX_LINE).await.ok()??;
+            let line = tokio::select! {
+                line = self.partial.read(&mut self.input, MAX_LINE) => line.ok()??,
+                () = self.broken.cancelled() => return None,
+            };
             let answer = match line.as_deref().map_or_else(|| Line::Wrong(wrong(too_long(), None)), parse) {
                 Line::Message(message) => {
                     let complete = self.lock().give_up(&message);
@@ -192,8 +199,8 @@ async fn write<W: AsyncWrite + Unpin>(output: &tokio::sync::Mutex<W>, mut line: 
 impl<R, W: AsyncWrite + Send + Unpin + 'static> Lines<R, W> {
     /// Writes an answer of our own. By itself: the hearing may be called off in the middle of it.
     fn answer(&self, line: String) {
-        let output = Arc::clone(&self.output);
-        tokio::spawn(async move { write(&output, line).await });
+        let (output, broken) = (Arc::clone(&self.output), self.broken.clone());
+        tokio::spawn(async move { write(&output, line).await.inspect_err(|_| broken.cancel()) });
     }
 }
 
@@ -384,5 +391,13 @@ mod tests {
         }
         client.write_all(b"\n").await.unwrap();
         assert!(matches!(lines.receive().await, Some(JsonRpcMessage::Request(request)) if request.id == RequestId::Number(5)));
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_any_more_is_gone() {
+        let (mut lines, _client, heard) = lines(ProtocolVersion::V_2025_11_25).await;
+        drop(heard);
+        assert!(lines.send(response(1, ServerResult::EmptyResult(EmptyResult {}))).await.is_err());
+        assert!(lines.receive().await.is_none(), "although its input is open");
     }
 }

@@ -24,6 +24,8 @@ const MAX_BYTES: u64 = 8 * 1024 * 1024;
 pub(super) const EMBEDDED_BYTES: u64 = 256 * 1024;
 /// Resources of one page.
 const PAGE: usize = 200;
+/// How the place of a page begins; the last path of the page before follows.
+const CURSOR: &str = "after:";
 
 /// What an address names.
 #[derive(Debug, PartialEq, Eq)]
@@ -154,12 +156,14 @@ fn is_text(media_type: &str, text: &str) -> bool {
 /// # Errors
 /// Where the files cannot be listed.
 pub(super) async fn list(app: &App, identity: &Identity, (pool, id): (&str, &str), cursor: Option<&str>) -> Result<(Vec<Resource>, Option<String>), Error> {
+    let unknown = || Error::new(ErrorKind::InvalidRequest, "the cursor is none of ours").hint("leave it out to begin with the first page");
+    let after = cursor.map(|cursor| cursor.strip_prefix(CURSOR).ok_or_else(unknown)).transpose()?;
+    let after: Option<Vec<u8>> = after.map(|after| percent_decode_str(after).collect());
     let session = match app.sessions.find(&identity.caller, Some(pool), id) {
         Ok(session) => session,
         Err(error) if error.kind == ErrorKind::NotFound => return Ok((Vec::new(), None)),
         Err(error) => return Err(error),
     };
-    let after: Option<Vec<u8>> = cursor.map(|cursor| percent_decode_str(cursor).collect());
     let links = Links::resources(app, pool, id);
     let files = session.files(Path::new(""), true).await?;
     let after = |path: &Path| after.as_ref().is_none_or(|after| path.as_os_str().as_bytes() > after.as_slice());
@@ -167,7 +171,7 @@ pub(super) async fn list(app: &App, identity: &Identity, (pool, id): (&str, &str
     entries.sort_by(|one, other| one.path.as_os_str().as_bytes().cmp(other.path.as_os_str().as_bytes()));
     let more = entries.len() > PAGE;
     entries.truncate(PAGE);
-    let next = entries.last().filter(|_| more).map(|entry| crate::rest::encode(entry.path.as_os_str().as_bytes()));
+    let next = entries.last().filter(|_| more).map(|entry| format!("{CURSOR}{}", crate::rest::encode(entry.path.as_os_str().as_bytes())));
     Ok((entries.iter().filter_map(|entry| super::answer::link(&FileView::of(entry, &links))).collect(), next))
 }
 

@@ -10,9 +10,9 @@ use engine::session::new_session_id;
 use engine::{Error, ErrorKind};
 use rmcp::handler::server::ServerHandler;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, CancelledNotificationParam, Implementation, ListResourceTemplatesResult, ListResourcesResult,
-    ListToolsResult, LoggingLevel, PaginatedRequestParams, ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, RequestId,
-    ServerCapabilities, ServerConfig, SetLevelRequestMethod, SetLevelRequestParams, Tool,
+    CallToolRequestParams, CallToolResponse, CallToolResult, CancelledNotificationParam, CustomRequest, CustomResult, ErrorCode, Implementation,
+    ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, LoggingLevel, PaginatedRequestParams, ProtocolVersion, ReadResourceRequestParams,
+    ReadResourceResponse, ReadResourceResult, RequestId, ServerCapabilities, ServerConfig, SetLevelRequestMethod, SetLevelRequestParams, Tool,
 };
 use rmcp::service::{NotificationContext, RequestContext};
 use rmcp::{ErrorData, RoleServer};
@@ -25,10 +25,15 @@ use super::{answer, follow};
 use crate::app::App;
 use crate::identity::Identity;
 use crate::rest::Links;
-use crate::tools::{self, Following, Scope, ToolResult};
+use crate::tools::{self, Following, Scope, TOOLS, ToolResult};
 
 /// The surface, for the record.
 const SURFACE: &str = "mcp";
+/// How ids of sessions begin, and how those begin that were made for one call.
+const OWN: &str = "ses_";
+const SINGLE: &str = "ses_single_";
+/// Methods that are known, with parameters that have to be as they are.
+const WITH_PARAMS: [&str; 6] = ["tools/call", "tools/list", "resources/read", "resources/list", "resources/templates/list", "logging/setLevel"];
 /// Revisions that are spoken.
 pub(super) const REVISIONS: [ProtocolVersion; 4] =
     [ProtocolVersion::V_2025_03_26, ProtocolVersion::V_2025_06_18, ProtocolVersion::V_2025_11_25, ProtocolVersion::V_2026_07_28];
@@ -74,11 +79,13 @@ impl Server {
         Self { local: Some(local), ..Self::new() }
     }
 
-    fn own(&self) -> Result<String, Error> {
+    /// The session of this connection; without one, a session for this call.
+    fn own(&self, is_kept: bool) -> Result<String, Error> {
         if let Some(own) = self.own.get() {
             return Ok(own.clone());
         }
         let made = new_session_id()?;
+        let made = if is_kept { made } else { made.replacen(OWN, SINGLE, 1) };
         Ok(self.own.get_or_init(|| made).clone())
     }
 
@@ -115,15 +122,24 @@ impl Server {
         place.identity.may_use(&place.pool)?;
         let mut arguments = params.arguments.unwrap_or_default();
         let (session, is_named) = match arguments.shift_remove(SESSION) {
-            None | Some(Json::Null) => (self.own()?, false),
+            None | Some(Json::Null) if !place.is_kept && !makes_session(&params.name) => {
+                let error = Error::new(ErrorKind::InvalidRequest, "this call names no session, and has none of its own");
+                return Err(error.hint("pass the `sessionId` of an earlier result"));
+            }
+            None | Some(Json::Null) => (self.own(place.is_kept)?, false),
             Some(Json::String(named)) => (named, true),
             Some(_) => return Err(Error::new(ErrorKind::InvalidRequest, "`sessionId` is no text").hint("give a session's id as a string, or leave it out")),
         };
         let links = Links::resources(&place.app, &place.pool, &session);
-        let result = self.follow(&place, (&params.name, Json::Object(arguments)), &links, context).await?;
-        let makes = result.ran.is_some() || result.tool == "UploadFileToSession";
-        let note =
-            (!place.is_kept && !is_named && makes).then(|| format!("\nsession: {session} (pass it as `sessionId` to go on with its variables and files)\n"));
+        let arguments = Json::Object(arguments);
+        let mut result = self.follow(&place, (&params.name, arguments.clone()), &links, context).await;
+        // Who keeps no connection leaves its sessions behind: there is always one to give up for the next.
+        if matches!(&result, Err(error) if error.kind == ErrorKind::Limit) && give_up_one(&place).await {
+            result = self.follow(&place, (&params.name, arguments), &links, context).await;
+        }
+        let result = result?;
+        let note = (!place.is_kept && !is_named && makes_session(result.tool))
+            .then(|| format!("\nsession: {session} (pass it as `sessionId` to go on with its variables and files)\n"));
         let resource = asked_for(&place, &result).await?;
         Ok(answer::result(&result, note.as_deref(), resource))
     }
@@ -169,6 +185,21 @@ impl Server {
         drop(running);
         result
     }
+}
+
+/// Whether a tool makes its session where there is none.
+fn makes_session(tool: &str) -> bool {
+    TOOLS.iter().any(|one| one.name == tool && !one.is_read_only)
+}
+
+/// Ends the session of a call without a connection that this caller has not used for longest, and that does nothing. False where there is none.
+async fn give_up_one(place: &Place) -> bool {
+    let all = place.app.sessions.list(&place.identity.caller, Some(&place.pool));
+    let idle = all.iter().filter(|session| session.id.starts_with(SINGLE) && !session.busy);
+    let Some(oldest) = idle.min_by_key(|session| session.last_accessed_at) else { return false };
+    let Ok(session) = place.app.sessions.find(&place.identity.caller, Some(&place.pool), &oldest.id) else { return false };
+    place.app.sessions.close(&session).await;
+    true
 }
 
 /// Whether the request is of a revision without connections.
@@ -241,7 +272,7 @@ impl ServerHandler for Server {
         let listed = async {
             let place = self.place(&context).await?;
             place.identity.may_use(&place.pool)?;
-            resources::list(&place.app, &place.identity, (&place.pool, &self.own()?), cursor.as_deref()).await
+            resources::list(&place.app, &place.identity, (&place.pool, &self.own(place.is_kept)?), cursor.as_deref()).await
         };
         let (resources, next_cursor) = listed.await.map_err(|error| answer::protocol_error(&error, None))?;
         Ok(ListResourcesResult { next_cursor, ..ListResourcesResult::with_all_items(resources) })
@@ -271,6 +302,24 @@ impl ServerHandler for Server {
         }
         *self.level.lock().unwrap_or_else(PoisonError::into_inner) = Some(params.level);
         Ok(())
+    }
+
+    async fn on_custom_request(&self, request: CustomRequest, context: RequestContext<RoleServer>) -> Result<CustomResult, ErrorData> {
+        let method: String = request.method.chars().take(100).collect();
+        // What is known, but could not be read, comes here as well.
+        let is_known = WITH_PARAMS.contains(&method.as_str()) && !(is_stateless(&context) && method == "logging/setLevel");
+        if !is_known {
+            return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, format!("there is no method `{method}`"), None));
+        }
+        let params = request.params.unwrap_or_default();
+        let reason = match method.as_str() {
+            "tools/call" => serde_json::from_value::<CallToolRequestParams>(params).err(),
+            "resources/read" => serde_json::from_value::<ReadResourceRequestParams>(params).err(),
+            "logging/setLevel" => serde_json::from_value::<SetLevelRequestParams>(params).err(),
+            _ => serde_json::from_value::<PaginatedRequestParams>(params).err(),
+        };
+        let reason = reason.map_or_else(|| "they cannot be read".to_owned(), |error| error.to_string().chars().take(300).collect());
+        Err(ErrorData::invalid_params(format!("the parameters of `{method}` are wrong: {reason}"), None))
     }
 
     async fn on_cancelled(&self, params: CancelledNotificationParam, _: NotificationContext<RoleServer>) {

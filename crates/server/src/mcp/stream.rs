@@ -61,6 +61,18 @@ pub(super) async fn answer(response: Response) -> Answer {
     Answer::Stream(stream)
 }
 
+/// An answer as the only event of a stream, for who takes nothing else.
+pub(super) async fn event(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    if !parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json")) {
+        return Response::from_parts(parts, body);
+    }
+    let Ok(whole) = body.collect().await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, Body::from([b"data: ", whole.to_bytes().as_ref(), b"\n\n"].concat()))
+}
+
 impl Stream {
     async fn next(&mut self) -> Option<Bytes> {
         loop {

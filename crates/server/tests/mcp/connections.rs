@@ -42,6 +42,8 @@ fn without_connections_the_session_is_named() {
     assert_eq!(again["structuredContent"]["result"]["json"], 5);
     assert!(!text(&again).contains("session:"), "who named it knows it: {again}");
     assert!(text(&call(json!({"pythonCode": "x"}))).contains("NameError"), "without a name it is another one");
+    let listed = last(&alone(&scene, "tools/call", &json!({"name": "ListSessionFiles", "arguments": {}})).send().expect(200));
+    assert!(text(&listed["result"]).contains("pass the `sessionId` of an earlier result"), "{listed}");
     // Older clients that keep no connection either.
     let single = scene.ask("POST", "/mcp").json(&tool("ExecutePythonCode", &json!({"pythonCode": "x", "sessionId": session}))).send().expect(200);
     assert_eq!(single.json()["result"]["structuredContent"]["result"]["json"], 5);
@@ -76,8 +78,8 @@ fn a_key_that_is_revoked_in_between_ends_what_it_began() {
     let (alice, bob) = (Peer::connect(&scene), Peer::connect_as(&scene, BOB, "2025-11-25"));
     bob.python("1");
     scene.revoke(BOB);
-    let error = bob.post(&tool("ExecutePythonCode", &json!({"pythonCode": "1"}))).send().refused(401, "unauthenticated");
-    assert!(error["hint"].as_str().is_some_and(|hint| hint.contains("key")), "{error}");
+    let error = bob.post(&tool("ExecutePythonCode", &json!({"pythonCode": "1"}))).send().expect(401).json()["error"].clone();
+    assert!(error["message"].as_str().is_some_and(|message| message.contains("send `Authorization: Bearer <key>`")), "{error}");
     bob.ask("GET").send().expect(401);
     alice.python("1");
 }
@@ -158,4 +160,24 @@ fn who_asks_for_it_hears_what_code_writes() {
     let params = json!({"name": "ExecutePythonCode", "arguments": {"pythonCode": "print('once')"}, "_meta": {"io.modelcontextprotocol/logLevel": "info"}});
     assert_eq!(heard(&alone(&scene, "tools/call", &params).send().expect(200)).0, "once\n");
     assert_eq!(heard(&peer.post(&code).send().expect(200)).0, "", "and nobody else");
+}
+
+#[test]
+fn calls_without_a_connection_do_not_use_up_the_pool() {
+    let scene = scene();
+    let call = |arguments: serde_json::Value| {
+        last(&alone(&scene, "tools/call", &json!({"name": "ExecutePythonCode", "arguments": arguments})).send().expect(200))["result"].clone()
+    };
+    let kept = call(json!({"pythonCode": "x = 'kept'", "sessionId": "kept-by-name"}));
+    assert_eq!(kept["isError"], false, "{kept}");
+    // More than the pool has places for.
+    for number in 0..8 {
+        let result = call(json!({"pythonCode": number.to_string()}));
+        assert_eq!(result["structuredContent"]["result"]["json"], number, "{result}");
+    }
+    assert_eq!(call(json!({"pythonCode": "x", "sessionId": "kept-by-name"}))["structuredContent"]["result"]["text"], "'kept'", "what was named stays");
+    // Others' sessions do not go for it.
+    let bob = Peer::connect_as(&scene, BOB, "2025-11-25");
+    let full = bob.python("1");
+    assert!(text(&full).contains("are taken"), "{full}");
 }

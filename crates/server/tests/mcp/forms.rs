@@ -53,6 +53,9 @@ fn who_takes_no_stream_gets_plain_json() {
     // Nothing comes before this answer, so nothing is to be streamed.
     let quick = peer.post(&tool("ExecutePythonCode", &json!({"pythonCode": "1"}))).send().expect(200);
     assert_eq!(quick.header("content-type"), Some("application/json"));
+    let only = scene.ask("POST", "/mcp").header("Mcp-Session-Id", &peer.id).header("Accept", "text/event-stream");
+    let only = only.json(&message(3, "ping", &json!({}))).send().expect(200);
+    assert_eq!((only.header("content-type"), last(&only)["result"].is_object()), (Some("text/event-stream"), true), "who takes nothing else");
     let told = peer.post(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).send().expect(202);
     assert!(told.body.is_empty());
 }
@@ -81,8 +84,22 @@ fn what_is_no_request_is_told_what_is_wrong_with_it() {
     let post = |accept: &str, kind: &str| scene.ask("POST", "/mcp").header("Accept", accept).header("Content-Type", kind).body("{}").send();
     post("text/html", "application/json").expect(406);
     post(BOTH, "text/plain").expect(415);
-    scene.ask_as(WATCHER, "POST", "/mcp").json(&hello("2025-11-25")).send().refused(403, "denied");
-    scene.ask_as("nobody", "POST", "/mcp").json(&hello("2025-11-25")).send().refused(401, "unauthenticated");
+    for (caller, status, code) in [(WATCHER, 403, "denied"), ("nobody", 401, "unauthenticated")] {
+        let refused = scene.ask_as(caller, "POST", "/mcp").json(&hello("2025-11-25")).send().expect(status).json();
+        assert!(refused["jsonrpc"] == "2.0" && refused["error"]["data"]["code"] == code, "{refused}");
+        assert!(refused["error"]["message"].as_str().unwrap().contains("what to do: "), "{refused}");
+    }
+    for (method, params) in [
+        ("tools/call", json!({"name": "ExecutePythonCode", "arguments": [1]})),
+        ("tools/call", json!({"arguments": {}})),
+        ("resources/read", json!({})),
+        ("resources/list", json!({"cursor": "zzz"})),
+        ("logging/setLevel", json!({"level": "loud"})),
+    ] {
+        let answer = last(&peer.post(&message(4, method, &params)).send().expect(200));
+        assert_eq!(answer["error"]["code"], -32602, "{method} {params}: {answer}");
+    }
+    assert_eq!(last(&peer.post(&message(4, "no/such", &json!({}))).send().expect(200))["error"]["code"], -32601);
     scene.ask("POST", "/mcp?pool=none").json(&hello("2025-11-25")).send().expect(200);
     let answer = scene.ask("POST", "/mcp?pool=none").json(&tool("ExecutePythonCode", &json!({"pythonCode": "1"}))).send().expect(200);
     assert_eq!(answer.json()["result"]["isError"], true, "{}", answer.text());

@@ -121,6 +121,7 @@ impl Answer {
     }
 
     /// An error in the native form, with this status and code.
+    #[allow(dead_code, reason = "shared with the tests `mcp`, where refusals have another form")]
     #[track_caller]
     pub(crate) fn refused(self, status: u16, code: &str) -> Json {
         let answer = self.expect(status);
