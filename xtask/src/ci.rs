@@ -10,17 +10,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use serde_json::Value as Json;
 
-use crate::{clients, data, fuzz};
+use crate::{clients, containment, data, fuzz};
 
 /// User and group of the second pass: nobody has this number.
-const ORDINARY: &str = "61234";
+pub(crate) const ORDINARY: &str = "61234";
 /// A soak of about half a minute; the data folder follows.
 const SHORT_SOAK: [&str; 6] = ["soak", "--sandboxes", "200", "--kills", "20", "--data"];
 /// Of the server, for who may write to the data folder; and none, for who may not.
-const SHORT_SERVED: [&str; 4] = ["--served", "200", "--server-kills", "5"];
+const SHORT_SERVED: [&str; 6] = ["--served", "200", "--server-kills", "5", "--faults", "8"];
 const NOT_SERVED: [&str; 4] = ["--served", "0", "--server-kills", "0"];
 /// It has watches of its own; one that still goes on after this time is a failure.
-const SOAK_PATIENCE: Duration = Duration::from_secs(300);
+const SOAK_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Prints a line of progress.
 pub(crate) fn say(text: &str) {
@@ -55,6 +55,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     if rustix::process::geteuid().is_root() {
         step("tests as an ordinary user");
         ordinary(&root, &belljar, &data)?;
+        step("containment on the tiers that the tests did not run on, short form");
+        containment::others(&root, &data)?;
     }
     say("every check has passed");
     Ok(())
@@ -81,7 +83,7 @@ fn cargo_program() -> String {
     std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
 }
 
-fn cargo(root: &Path, arguments: &[&str]) -> anyhow::Result<()> {
+pub(crate) fn cargo(root: &Path, arguments: &[&str]) -> anyhow::Result<()> {
     step(&format!("cargo {}", arguments.join(" ")));
     check(Command::new(cargo_program()).current_dir(root).args(arguments))
 }
@@ -205,7 +207,7 @@ fn ordinary_in(stage: &Path, home: &Path, root: &Path, belljar: &Path, data: &Pa
 }
 
 /// `setpriv` to the ordinary user, with an empty environment.
-fn ordinary_command(program: &Path) -> Command {
+pub(crate) fn ordinary_command(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--reuid", ORDINARY, "--regid", ORDINARY, "--clear-groups"]).arg(program).env_clear();
     command
@@ -222,17 +224,22 @@ fn as_ordinary_script(stage: &Path, program: &Path) -> anyhow::Result<PathBuf> {
     Ok(script)
 }
 
-/// The integration test programs of the workspace: name and path.
-fn test_binaries(root: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
+/// What cargo says of the programs of tests that it built.
+pub(crate) fn test_messages(root: &Path) -> anyhow::Result<Vec<Json>> {
     let output = Command::new(cargo_program())
         .current_dir(root)
         .args(["test", "--workspace", "--no-run", "--message-format=json"])
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()?;
+    ensure!(output.status.success(), "the tests do not build");
+    Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+/// The integration test programs of the workspace: name and path.
+fn test_binaries(root: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();
-    for line in String::from_utf8_lossy(&output.stdout).lines() {
-        let Ok(message) = serde_json::from_str::<Json>(line) else { continue };
+    for message in test_messages(root)? {
         let test = message.pointer("/target/kind").and_then(Json::as_array).is_some_and(|kinds| kinds.iter().any(|kind| kind == "test"));
         let (name, path) = (message.pointer("/target/name").and_then(Json::as_str), message.get("executable").and_then(Json::as_str));
         if let (true, Some(name), Some(path)) = (test, name, path) {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 mod ci;
 mod clients;
+mod containment;
 mod data;
 mod fuzz;
 mod soak;
@@ -18,7 +19,9 @@ usage: cargo xtask ci    run every check: doctor, lints, tests as this user and,
                          call every route of the served description with what fits it and what does not, and give every decoder between
                          inside and outside what nobody would write, for some seconds each: both as `ci` does, or
                          the service until there were N requests
-       cargo xtask soak [--sandboxes N] [--kills N] [--served N] [--server-kills N] [--seed N] [--data FOLDER] [--json FILE]
+       cargo xtask containment [--short] [--only T001,…] [--tier NAME] [--tests] [--at-once] | containment pages [--check]
+                         try everything of the list of threats on every tier that can be had here; in full, write down what it came to
+       cargo xtask soak [--sandboxes N] [--kills N] [--served N] [--server-kills N] [--faults N] [--seed N] [--data FOLDER] [--json FILE]
                          start and kill sandboxes, then belljar itself, at any moment; whatever is left is a failure";
 
 fn main() -> ExitCode {
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
         ["clients", "mcp"] => ci::only(clients::mcp::run),
         ["fuzz", options @ ..] => fuzz::command(options),
         ["tied", arguments @ ..] => tied::run(arguments),
+        ["containment", options @ ..] => containment::run(options),
         [command @ ("soak" | "soak-lane" | "soak-victim"), options @ ..] => soak::run(command, options, test_data),
         _ => Err(anyhow::anyhow!(USAGE)),
     };

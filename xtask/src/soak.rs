@@ -14,6 +14,7 @@ use anyhow::{Context, bail, ensure};
 
 use crate::ci::say;
 
+mod faults;
 mod kill;
 mod mix;
 mod process;
@@ -46,6 +47,8 @@ struct Options {
     /// Sessions over HTTP, and kills of the server under load.
     served: u64,
     server_kills: u64,
+    /// Kills of the server's parts and of itself, and then shortages of the host; 0: none of it.
+    faults: u64,
     seed: u64,
     data: PathBuf,
     json: Option<PathBuf>,
@@ -54,7 +57,8 @@ struct Options {
 }
 
 /// How the command is called.
-pub(crate) const USAGE: &str = "cargo xtask soak [--sandboxes N] [--kills N] [--served N] [--server-kills N] [--seed N] [--data FOLDER] [--json FILE]";
+pub(crate) const USAGE: &str =
+    "cargo xtask soak [--sandboxes N] [--kills N] [--served N] [--server-kills N] [--faults N] [--seed N] [--data FOLDER] [--json FILE]";
 
 impl Options {
     fn parse(arguments: &[&str]) -> anyhow::Result<Self> {
@@ -63,6 +67,7 @@ impl Options {
             kills: 1000,
             served: 10_000,
             server_kills: 100,
+            faults: 0,
             seed: fresh_seed()?,
             data: PathBuf::new(),
             json: None,
@@ -77,6 +82,7 @@ impl Options {
                 "--kills" => options.kills = number()?,
                 "--served" => options.served = number()?,
                 "--server-kills" => options.server_kills = number()?,
+                "--faults" => options.faults = number()?,
                 "--seed" => options.seed = number()?,
                 "--data" => options.data = PathBuf::from(value),
                 "--json" => options.json = Some(PathBuf::from(value)),
@@ -116,6 +122,11 @@ fn soak(options: &Options) -> anyhow::Result<()> {
         let served = served::run(&belljar()?, &options.data, (options.served, options.server_kills), random.number())?;
         say(&served.text());
         ensure!(served.problems.is_empty(), "the soak found problems; --seed {} makes the same choices again:\n{}", options.seed, served.problems.join("\n"));
+    }
+    if options.faults > 0 {
+        let faults = faults::run(&belljar()?, &options.data, options.faults, random.number())?;
+        say(&faults.text());
+        ensure!(faults.problems.is_empty(), "the faults found problems; --seed {} makes the same choices again:\n{}", options.seed, faults.problems.join("\n"));
     }
     if options.sandboxes + options.kills == 0 {
         return Ok(());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ const ANSWER: Duration = Duration::from_secs(60);
 const IDLE_SECONDS: u64 = 2;
 /// Growth of the server's memory, over the first tenth of the sessions, that is the allocator's own.
 const SLACK_KIB: u64 = 48 * 1024;
-const KEY: &str = "a-key-for-the-soak-alone";
+pub(super) const KEY: &str = "a-key-for-the-soak-alone";
 
 /// What came of it.
 #[derive(Debug, Default)]
@@ -80,19 +80,29 @@ pub(super) fn run(belljar: &Path, data: &Path, (sessions, kills): (u64, u64), se
 }
 
 /// `belljar serve` as a process of its own.
-struct Server {
-    child: Child,
-    url: String,
+pub(super) struct Server {
+    pub(super) child: Child,
+    pub(super) url: String,
     _folder: tempfile::TempDir,
 }
 
 impl Server {
-    fn start(belljar: &Path, data: &Path) -> anyhow::Result<Self> {
+    pub(super) fn start(belljar: &Path, data: &Path) -> anyhow::Result<Self> {
+        Self::start_by(|arguments| {
+            let mut command = tied::command(belljar);
+            command.args(arguments).arg(data);
+            command
+        })
+    }
+
+    /// Starts it by a command that gets its arguments, of which the last is `--data`.
+    pub(super) fn start_by(command: impl FnOnce(&[std::ffi::OsString]) -> Command) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let config = folder.path().join("belljar.toml");
         fs::write(&config, format!("[pools.default]\nready = 4\nmax_sessions = 40\nallocation_wait_seconds = 30\nidle_timeout_seconds = {IDLE_SECONDS}\n"))?;
-        let mut command = tied::command(belljar);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--log-level", "error", "--config"]).arg(&config).arg("--data").arg(data);
+        let words = ["serve", "--listen", "127.0.0.1:0", "--log-level", "error", "--config"].map(std::ffi::OsString::from);
+        let arguments: Vec<_> = words.into_iter().chain([config.into_os_string(), "--data".into()]).collect();
+        let mut command = command(&arguments);
         command.env("BELLJAR_DEV_KEY", KEY).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().context("cannot start the server")?;
         let (sender, heard) = mpsc::channel();
@@ -112,7 +122,7 @@ impl Server {
         Ok(server)
     }
 
-    fn pid(&self) -> u32 {
+    pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }
 
@@ -131,18 +141,18 @@ impl Drop for Server {
 }
 
 /// A caller with a connection of its own.
-struct Client {
+pub(super) struct Client {
     agent: ureq::Agent,
     url: String,
 }
 
 impl Client {
-    fn new(url: &str) -> Self {
+    pub(super) fn new(url: &str) -> Self {
         let config = ureq::Agent::config_builder().timeout_global(Some(ANSWER)).http_status_as_error(false).build();
         Self { agent: config.into(), url: url.to_owned() }
     }
 
-    fn post(&self, path: &str, body: &Json) -> anyhow::Result<(u16, Json)> {
+    pub(super) fn post(&self, path: &str, body: &Json) -> anyhow::Result<(u16, Json)> {
         let request = self.agent.post(format!("{}{path}", self.url)).header("authorization", format!("Bearer {KEY}"));
         let mut response = request.header("content-type", "application/json").send(body.to_string().as_bytes())?;
         let text = response.body_mut().read_to_string()?;
@@ -160,13 +170,13 @@ impl Client {
         Ok(request.send(bytes)?.status().as_u16())
     }
 
-    fn get(&self, path: &str) -> anyhow::Result<Vec<u8>> {
+    pub(super) fn get(&self, path: &str) -> anyhow::Result<Vec<u8>> {
         let mut response = self.agent.get(format!("{}{path}", self.url)).header("authorization", format!("Bearer {KEY}")).call()?;
         ensure!(response.status().is_success(), "{} from `{path}`", response.status());
         Ok(response.body_mut().read_to_vec()?)
     }
 
-    fn delete(&self, id: &str) -> anyhow::Result<()> {
+    pub(super) fn delete(&self, id: &str) -> anyhow::Result<()> {
         let response = self.agent.delete(format!("{}/v1/sessions/{id}", self.url)).header("authorization", format!("Bearer {KEY}")).call()?;
         ensure!(response.status().is_success() || response.status() == 404, "{} from the end of `{id}`", response.status());
         Ok(())
@@ -289,7 +299,7 @@ fn end(mut server: Server, served: &mut Served) -> anyhow::Result<()> {
         ensure!(Instant::now() < deadline, "the server does not end");
         std::thread::sleep(Duration::from_millis(20));
     }
-    left(pid, served);
+    note_left(pid, served);
     Ok(())
 }
 
@@ -319,12 +329,19 @@ fn killed(belljar: &Path, data: &Path, random: &mut Random, served: &mut Served)
     });
     let pid = server.pid();
     server.child.wait()?;
-    left(pid, served);
+    note_left(pid, served);
     Ok(())
 }
 
 /// Notes what is left of a server that has ended.
-fn left(pid: u32, served: &mut Served) {
+fn note_left(pid: u32, served: &mut Served) {
+    let (took, left) = left(pid);
+    served.slowest_end = served.slowest_end.max(took);
+    served.problems.extend(left.into_iter().map(|what| format!("served: `{what}` is left of a server that has ended")));
+}
+
+/// Waits until nothing is left of a server that has ended: how long that took, and what is there all the same.
+pub(super) fn left(pid: u32) -> (Duration, Vec<String>) {
     let clock = Instant::now();
     let look = || {
         process::reap(&process::below(std::process::id()), None);
@@ -336,8 +353,7 @@ fn left(pid: u32, served: &mut Served) {
     while !look().is_empty() && clock.elapsed() < GONE {
         std::thread::sleep(Duration::from_millis(10));
     }
-    served.slowest_end = served.slowest_end.max(clock.elapsed());
-    served.problems.extend(look().into_iter().map(|what| format!("served: `{what}` is left of a server that has ended")));
+    (clock.elapsed(), look())
 }
 
 fn has_processes(group: &Path) -> bool {
