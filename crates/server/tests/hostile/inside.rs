@@ -62,8 +62,8 @@ fn t057_t158_t159_forged_frames_end_in_an_outcome_and_the_session_goes_on() {
         let answer = scene.ask("POST", "/v1/sessions/forge/executions").json(&body).send().expect(200);
         is_an_outcome(&answer.json(), name);
         assert!(answer.json()["limits"]["wallSeconds"] == seconds, "{name}: the limits are ours");
-        // Whoever says `done` too early is one ahead of its own executions from then on, as whoever changes the interpreter has changed it: until
-        // that ends, which another execution can have it do. Nothing that was forged is in any of them.
+        // Whoever changes the interpreter has changed it for its own executions, until that ends, which another execution can have it do. Nothing that
+        // was forged is in any of them.
         let recovered = (0..6).any(|turn| {
             let next = scene.run("forge", "python", "print('mine')\n7");
             is_an_outcome(&next, name);
