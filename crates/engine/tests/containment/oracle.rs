@@ -196,7 +196,7 @@ pub(crate) fn own_address() -> Option<IpAddr> {
 pub(crate) struct Residue {
     /// Processes below this one.
     pub(crate) processes: usize,
-    /// Mounts of the host.
+    /// Mounts of ours that others see.
     pub(crate) mounts: usize,
     /// Open descriptors of this process.
     pub(crate) descriptors: usize,
@@ -212,12 +212,19 @@ impl Residue {
         let entries = |path: &str| fs::read_dir(path).map(|entries| entries.flatten().count()).unwrap_or_default();
         Self {
             processes: descendants().len(),
-            mounts: fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines().count(),
+            mounts: fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines().filter(|line| is_ours(line)).count(),
             descriptors: entries("/proc/self/fd"),
             cgroups: own_cgroups(Path::new("/sys/fs/cgroup"), 0),
             shared_memory: shared_memory() + system_v(),
         }
     }
+}
+
+/// Whether a mount is one that a launcher or an init makes.
+fn is_ours(line: &str) -> bool {
+    line.split(' ')
+        .nth(4)
+        .is_some_and(|place| ["/stage", "/mnt/data", "/opt/env", "/opt/runtime", "/tmp/belljar-containment-"].iter().any(|start| place.starts_with(start)))
 }
 
 /// Files in the host's shared memory, without the marks of other suites that run now.

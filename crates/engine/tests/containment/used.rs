@@ -138,15 +138,16 @@ impl Visit<'_> {
 
     /// Whether it runs on, or has ended and says so: nothing else may have become of it.
     pub(crate) fn goes_on(&self) -> Result<(), String> {
-        // What was left over may be told by the first one.
-        let mut last = String::new();
-        for _ in 0..3 {
+        let (mut last, deadline) = (String::new(), Instant::now() + PATIENCE);
+        // What was left over may be told by the first one; and where processes are still on their way out, there may be no room for an interpreter.
+        while Instant::now() < deadline {
             match self.run(Language::Python, "print(6 * 7)", Duration::from_secs(30)) {
                 Ok(execution) if execution.outcome == Outcome::Completed && execution.stdout == "42\n" => return Ok(()),
                 Ok(execution) => last = format!("{:?} {:?} {:?}", execution.outcome, execution.stdout, execution.error),
                 Err(error) if error.kind == engine::ErrorKind::NotFound => return Ok(()),
                 Err(error) => last = error.to_string(),
             }
+            std::thread::sleep(Duration::from_millis(100));
         }
         Err(format!("its session does not go on: {last}"))
     }

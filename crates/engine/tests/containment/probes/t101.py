@@ -135,6 +135,8 @@ def reserved():
     sys.exit(0)
 
 
+# Whoever is killed at once has had nothing, and has said so.
+progress()
 try:
     globals()[P["kind"]]()
 except MemoryError:
