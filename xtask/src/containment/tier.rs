@@ -48,6 +48,20 @@ impl Stage {
         self.folder.join("home")
     }
 
+    /// A data folder that the ordinary user may write to, with the environments of another.
+    pub(crate) fn own_data(&self, data: &Path) -> anyhow::Result<PathBuf> {
+        let own = self.home().join("data");
+        if !own.exists() {
+            fs::create_dir(&own)?;
+            fs::set_permissions(&own, fs::Permissions::from_mode(0o700))?;
+            for name in ["environments", "cache"] {
+                std::os::unix::fs::symlink(data.join(name), own.join(name))?;
+            }
+            ci::check(Command::new("chown").arg(format!("{ORDINARY}:{ORDINARY}")).arg(&own))?;
+        }
+        Ok(own)
+    }
+
     /// A program of the tests, as this user or as the ordinary one.
     pub(crate) fn command(&self, binary: &Binary, ordinary: bool, data: &Path) -> Command {
         let mut command = if ordinary { ordinary_command(&self.copy(binary)) } else { Command::new(&binary.path) };
