@@ -131,6 +131,8 @@ fn soak(options: &Options) -> anyhow::Result<()> {
     if options.sandboxes + options.kills == 0 {
         return Ok(());
     }
+    // What servers that were killed have left to this process is collected first: it would be missed later.
+    process::collect(SETTLE);
     let (before, machine) = (Residue::look(&options.data), Machine::look());
     report.machine_before = machine;
     sandboxes(options, &mut random, &mut report).context("sandboxes")?;

@@ -378,7 +378,8 @@ fn a_launcher_that_dies_is_replaced_and_everything_is_made_anew() {
         let victim = if inner { launchers.last() } else { launchers.first() }.expect("a launcher");
         assert!(std::process::Command::new("kill").args(["-KILL", &victim.to_string()]).status().expect("kill").success());
         // What it held is gone, and says so.
-        let lost = held.run(&ends(), &mut Silent, &Control::default());
+        // It may take a moment.
+        let lost = held.run(&request("import time\ntime.sleep(60)", Limits::default()), &mut Silent, &Control::default());
         assert!(lost.is_err() || lost.is_ok_and(|execution| execution.outcome == Outcome::Killed));
         drop(held);
         eventually("another launcher", || {

@@ -207,9 +207,17 @@ impl Mix {
         self.engine.backend().is_ok()
     }
 
-    /// Whether nothing can be started any more: what has to be true once the launcher is gone.
-    pub(crate) fn is_dead(&self, random: &mut Random) -> bool {
-        self.watched("spawn without a launcher", || self.spawn(WorkerStart::Exec, random).is_err())
+    /// Whether another launcher takes the place of one that is gone: then a sandbox can be started again.
+    pub(crate) fn comes_back(&self, random: &mut Random) -> bool {
+        self.watched("spawn by another launcher", || {
+            (0..50).any(|_| {
+                let is_started = self.spawn(WorkerStart::Exec, random).is_ok();
+                if !is_started {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                is_started
+            })
+        })
     }
 
     /// One round: threads that start and end sandboxes of one pool after the other, until `round.until`, or until `stop`.

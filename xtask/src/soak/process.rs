@@ -1,6 +1,7 @@
 //! Processes as `/proc` shows them.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions};
 
@@ -97,6 +98,19 @@ pub(crate) fn reap(family: &[Process], except: Option<u32>) {
     for orphan in family.iter().filter(|process| process.parent == own && process.ended && Some(process.pid) != except) {
         let pid = i32::try_from(orphan.pid).ok().and_then(Pid::from_raw);
         let _ = rustix::process::waitpid(pid, WaitOptions::NOHANG);
+    }
+}
+
+/// Collects orphans until there is nothing below this process, or time is up.
+pub(crate) fn collect(patience: Duration) {
+    let deadline = Instant::now() + patience;
+    loop {
+        let family = below(std::process::id());
+        reap(&family, None);
+        if family.is_empty() || Instant::now() >= deadline {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
