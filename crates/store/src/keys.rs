@@ -214,6 +214,8 @@ impl Table {
         let mut roles = new.roles;
         roles.sort_unstable();
         roles.dedup();
+        // So that keys are in the same order after a restart.
+        let now = time::stored(now);
         let info = KeyInfo {
             name: new.name,
             principal: new.principal.unwrap_or_else(|| id.clone()),

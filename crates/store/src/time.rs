@@ -12,6 +12,11 @@ pub fn format(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since).to_string()
 }
 
+/// The time as it comes back from where it is stored.
+pub(crate) fn stored(time: SystemTime) -> SystemTime {
+    parse(&format(time)).unwrap_or(time)
+}
+
 /// From text: RFC 3339 in UTC.
 #[must_use]
 pub fn parse(text: &str) -> Option<SystemTime> {
@@ -65,5 +70,7 @@ mod tests {
         assert_eq!(format(before), "1970-01-01T00:00:00.000Z");
         assert_eq!(format(parse("2026-01-02T03:04:05.678Z").unwrap()), "2026-01-02T03:04:05.678Z");
         assert_eq!(parse("yesterday"), None);
+        let precise = SystemTime::UNIX_EPOCH + Duration::new(1, 2_345_678);
+        assert_eq!(stored(precise), SystemTime::UNIX_EPOCH + Duration::from_millis(1002));
     }
 }
