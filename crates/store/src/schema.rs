@@ -1,9 +1,13 @@
 //! What stands in the file, by versions: a step leads from each to the next, and a file from the future is left alone.
 
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rustix::fs::OFlags;
 
 use crate::error::StoreError;
 use crate::store::Durability;
@@ -16,6 +20,8 @@ const APPLICATION: i64 = 0x424a_4152;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The journal is cut back to this many bytes whenever it begins anew.
 const JOURNAL_BYTES: i64 = 64 * 1024 * 1024;
+/// What the journal grows to before SQLite begins it anew: a thousand pages with their heads, and what one transaction may go beyond.
+const JOURNAL_ROOM: u64 = 4_500_000;
 
 /// Opens for writing, and brings the file up to date.
 pub(crate) fn open_writer(path: &Path, durability: Durability) -> Result<Connection, StoreError> {
@@ -27,7 +33,24 @@ pub(crate) fn open_writer(path: &Path, durability: Durability) -> Result<Connect
         .and_then(|()| connection.pragma_update(None, "journal_size_limit", JOURNAL_BYTES));
     set.map_err(StoreError::database("set the database up"))?;
     migrate(&mut connection).map_err(StoreError::database("bring the database up to date"))?;
+    if durability == Durability::Full {
+        // Where there is no room for it the journal grows as it is written, which only takes longer.
+        let _ = lengthen_journal(path);
+    }
     Ok(connection)
+}
+
+/// Gives the journal the size at once that it grows to, since a sync behind a file that has grown writes its size too, and takes half as long again.
+/// SQLite takes what lies behind its last whole frame for nothing.
+fn lengthen_journal(database: &Path) -> std::io::Result<()> {
+    let mut path = database.as_os_str().to_owned();
+    path.push("-wal");
+    let mut file = OpenOptions::new().append(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path)?;
+    let length = file.metadata()?.len();
+    let written = io::copy(&mut io::repeat(0).take(JOURNAL_ROOM.saturating_sub(length)), &mut file);
+    written.and_then(|_| file.sync_all()).inspect_err(|_| {
+        let _ = file.set_len(length);
+    })
 }
 
 /// Opens for reading a file that is up to date.
@@ -129,6 +152,31 @@ mod tests {
         assert!(matches!(open_writer(&path, Durability::Full).unwrap_err(), StoreError::Foreign { .. }));
         std::fs::write(&path, "not a database at all, but long enough to be one".repeat(100)).unwrap();
         assert!(matches!(open_writer(&path, Durability::Full).unwrap_err(), StoreError::Foreign { .. }));
+    }
+
+    #[test]
+    fn the_journal_has_its_size_from_the_start_and_what_was_in_it_stays() {
+        let (_home, path) = file();
+        let journal = path.with_file_name("x.db-wal");
+        let row = "events (at, kind, detail) VALUES ('', 'file_read', '{}')";
+        let connection = open_writer(&path, Durability::Full).unwrap();
+        assert_eq!(std::fs::metadata(&journal).unwrap().len(), JOURNAL_ROOM);
+        connection.execute_batch(&format!("INSERT INTO {row}; INSERT INTO {row}")).unwrap();
+        assert_eq!(std::fs::metadata(&journal).unwrap().len(), JOURNAL_ROOM, "it has not grown");
+        // As a server that was killed leaves it, cut behind what was written and in the middle of nothing.
+        for length in [JOURNAL_ROOM, 200_001] {
+            let (_home, other) = file();
+            std::fs::copy(&path, &other).unwrap();
+            let bytes = std::fs::read(&journal).unwrap();
+            std::fs::write(other.with_file_name("x.db-wal"), bytes.get(..usize::try_from(length).unwrap()).unwrap()).unwrap();
+            for more in 0..3 {
+                let connection = open_writer(&other, Durability::Full).unwrap();
+                assert_eq!(connection.query_row("SELECT count(*) FROM events", [], |row| row.get::<_, i64>(0)).unwrap(), 2 + more);
+                assert!(connection.execute_batch(&format!("INSERT INTO {row}")).is_ok());
+                // Without closing it, which would take the journal into the database.
+                std::mem::forget(connection);
+            }
+        }
     }
 
     #[test]
