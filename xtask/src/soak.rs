@@ -17,6 +17,7 @@ use crate::ci::say;
 mod faults;
 mod kill;
 mod mix;
+mod neighbours;
 mod process;
 mod program;
 mod random;
@@ -49,6 +50,10 @@ struct Options {
     server_kills: u64,
     /// Kills of the server's parts and of itself, and then shortages of the host; 0: none of it.
     faults: u64,
+    /// Seconds for each thing that a hostile session does beside a quiet one; 0: none of it.
+    neighbours: u64,
+    /// Only those of this number, or with this in their title.
+    only: Option<String>,
     seed: u64,
     data: PathBuf,
     json: Option<PathBuf>,
@@ -58,7 +63,7 @@ struct Options {
 
 /// How the command is called.
 pub(crate) const USAGE: &str =
-    "cargo xtask soak [--sandboxes N] [--kills N] [--served N] [--server-kills N] [--faults N] [--seed N] [--data FOLDER] [--json FILE]";
+    "cargo xtask soak [--sandboxes N] [--kills N] [--served N] [--server-kills N] [--faults N] [--neighbours SECONDS] [--only DEED] [--seed N] [--data FOLDER] [--json FILE]";
 
 impl Options {
     fn parse(arguments: &[&str]) -> anyhow::Result<Self> {
@@ -67,7 +72,9 @@ impl Options {
             kills: 1000,
             served: 10_000,
             server_kills: 100,
-            faults: 0,
+            faults: 1000,
+            neighbours: 8,
+            only: None,
             seed: fresh_seed()?,
             data: PathBuf::new(),
             json: None,
@@ -83,6 +90,8 @@ impl Options {
                 "--served" => options.served = number()?,
                 "--server-kills" => options.server_kills = number()?,
                 "--faults" => options.faults = number()?,
+                "--neighbours" => options.neighbours = number()?,
+                "--only" => options.only = Some(value.to_owned()),
                 "--seed" => options.seed = number()?,
                 "--data" => options.data = PathBuf::from(value),
                 "--json" => options.json = Some(PathBuf::from(value)),
@@ -127,6 +136,11 @@ fn soak(options: &Options) -> anyhow::Result<()> {
         let faults = faults::run(&belljar()?, &options.data, options.faults, random.number())?;
         say(&faults.text());
         ensure!(faults.problems.is_empty(), "the faults found problems; --seed {} makes the same choices again:\n{}", options.seed, faults.problems.join("\n"));
+    }
+    if options.neighbours > 0 {
+        let told = neighbours::run(&belljar()?, &options.data, options.neighbours, options.only.as_deref())?;
+        say(&told.text());
+        ensure!(told.problems.is_empty(), "beside neighbours there were problems:\n{}", told.problems.join("\n"));
     }
     if options.sandboxes + options.kills == 0 {
         return Ok(());

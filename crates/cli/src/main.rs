@@ -11,6 +11,10 @@ mod config;
 mod exit;
 mod terminal;
 
+/// What sessions and their outputs took goes back to the host when they end, whichever threads had it; that of the C library keeps hundreds of MiB.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let arguments = match args::Arguments::try_parse() {
         Ok(arguments) => arguments,

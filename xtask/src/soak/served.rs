@@ -79,6 +79,11 @@ pub(super) fn run(belljar: &Path, data: &Path, (sessions, kills): (u64, u64), se
     Ok(served)
 }
 
+/// The pool that most of it needs.
+fn pools() -> String {
+    format!("[pools.default]\nready = 4\nmax_sessions = 40\nallocation_wait_seconds = 30\nidle_timeout_seconds = {IDLE_SECONDS}\n")
+}
+
 /// `belljar serve` as a process of its own.
 pub(super) struct Server {
     pub(super) child: Child,
@@ -88,7 +93,12 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn start(belljar: &Path, data: &Path) -> anyhow::Result<Self> {
-        Self::start_by(|arguments| {
+        Self::start_with(&pools(), belljar, data)
+    }
+
+    /// Starts it with these pools.
+    pub(super) fn start_with(pools: &str, belljar: &Path, data: &Path) -> anyhow::Result<Self> {
+        Self::launch(pools, |arguments| {
             let mut command = tied::command(belljar);
             command.args(arguments).arg(data);
             command
@@ -97,9 +107,13 @@ impl Server {
 
     /// Starts it by a command that gets its arguments, of which the last is `--data`.
     pub(super) fn start_by(command: impl FnOnce(&[std::ffi::OsString]) -> Command) -> anyhow::Result<Self> {
+        Self::launch(&pools(), command)
+    }
+
+    fn launch(pools: &str, command: impl FnOnce(&[std::ffi::OsString]) -> Command) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let config = folder.path().join("belljar.toml");
-        fs::write(&config, format!("[pools.default]\nready = 4\nmax_sessions = 40\nallocation_wait_seconds = 30\nidle_timeout_seconds = {IDLE_SECONDS}\n"))?;
+        fs::write(&config, pools)?;
         let words = ["serve", "--listen", "127.0.0.1:0", "--log-level", "error", "--config"].map(std::ffi::OsString::from);
         let arguments: Vec<_> = words.into_iter().chain([config.into_os_string(), "--data".into()]).collect();
         let mut command = command(&arguments);
@@ -127,7 +141,7 @@ impl Server {
     }
 
     /// KiB and descriptors that it has.
-    fn size(&self) -> (u64, usize) {
+    pub(super) fn size(&self) -> (u64, usize) {
         let descriptors = fs::read_dir(format!("/proc/{}/fd", self.pid())).into_iter().flatten().count();
         (process::resident(self.pid()).unwrap_or_default(), descriptors)
     }
@@ -159,7 +173,7 @@ impl Client {
         Ok((response.status().as_u16(), serde_json::from_str(&text).with_context(|| text.clone())?))
     }
 
-    fn execute(&self, id: &str, body: &Json) -> anyhow::Result<String> {
+    pub(super) fn execute(&self, id: &str, body: &Json) -> anyhow::Result<String> {
         let (status, answer) = self.post(&format!("/v1/sessions/{id}/executions"), body)?;
         ensure!(status == 200, "{status}: {answer}");
         Ok(answer.get("outcome").and_then(Json::as_str).unwrap_or_default().to_owned())
@@ -177,7 +191,11 @@ impl Client {
     }
 
     pub(super) fn delete(&self, id: &str) -> anyhow::Result<()> {
-        let response = self.agent.delete(format!("{}/v1/sessions/{id}", self.url)).header("authorization", format!("Bearer {KEY}")).call()?;
+        self.delete_in("default", id)
+    }
+
+    pub(super) fn delete_in(&self, pool: &str, id: &str) -> anyhow::Result<()> {
+        let response = self.agent.delete(format!("{}/v1/sessions/{id}?pool={pool}", self.url)).header("authorization", format!("Bearer {KEY}")).call()?;
         ensure!(response.status().is_success() || response.status() == 404, "{} from the end of `{id}`", response.status());
         Ok(())
     }
@@ -279,7 +297,8 @@ fn many(belljar: &Path, data: &Path, sessions: u64, random: &mut Random, served:
     if descriptors > 120 {
         served.problems.push(format!("served: the server has {descriptors} descriptors with nothing to do"));
     }
-    end(server, served)
+    note_left(end(server)?, served);
+    Ok(())
 }
 
 fn served_nothing(client: &Client) -> anyhow::Result<bool> {
@@ -288,8 +307,8 @@ fn served_nothing(client: &Client) -> anyhow::Result<bool> {
     Ok(counts.filter_map(|pool| pool.pointer("/now/sessions")?.as_u64()).sum::<u64>() == 0)
 }
 
-/// Ends a server in order, after which nothing of it may be left.
-fn end(mut server: Server, served: &mut Served) -> anyhow::Result<()> {
+/// Ends a server in order; then tells as [`left`] does.
+pub(super) fn end(mut server: Server) -> anyhow::Result<(Duration, Vec<String>)> {
     let pid = server.pid();
     if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
@@ -299,8 +318,7 @@ fn end(mut server: Server, served: &mut Served) -> anyhow::Result<()> {
         ensure!(Instant::now() < deadline, "the server does not end");
         std::thread::sleep(Duration::from_millis(20));
     }
-    note_left(pid, served);
-    Ok(())
+    Ok(left(pid))
 }
 
 /// One server that is killed while callers call it.
@@ -329,13 +347,12 @@ fn killed(belljar: &Path, data: &Path, random: &mut Random, served: &mut Served)
     });
     let pid = server.pid();
     server.child.wait()?;
-    note_left(pid, served);
+    note_left(left(pid), served);
     Ok(())
 }
 
 /// Notes what is left of a server that has ended.
-fn note_left(pid: u32, served: &mut Served) {
-    let (took, left) = left(pid);
+fn note_left((took, left): (Duration, Vec<String>), served: &mut Served) {
     served.slowest_end = served.slowest_end.max(took);
     served.problems.extend(left.into_iter().map(|what| format!("served: `{what}` is left of a server that has ended")));
 }
