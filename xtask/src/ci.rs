@@ -17,7 +17,7 @@ pub(crate) const ORDINARY: &str = "61234";
 /// A soak of about half a minute; the data folder follows.
 const SHORT_SOAK: [&str; 6] = ["soak", "--sandboxes", "200", "--kills", "20", "--data"];
 /// Of the server, for who may write to the data folder; and none, for who may not.
-const SHORT_SERVED: [&str; 8] = ["--served", "200", "--server-kills", "5", "--faults", "8", "--neighbours", "0"];
+const SHORT_SERVED: [&str; 10] = ["--served", "200", "--server-kills", "5", "--faults", "8", "--neighbours", "1", "--only", "T100"];
 const NOT_SERVED: [&str; 8] = ["--served", "0", "--server-kills", "0", "--faults", "0", "--neighbours", "0"];
 /// It has watches of its own; one that still goes on after this time is a failure.
 const SOAK_PATIENCE: Duration = Duration::from_secs(600);

@@ -62,8 +62,7 @@ struct Options {
 }
 
 /// How the command is called.
-pub(crate) const USAGE: &str =
-    "cargo xtask soak [--sandboxes N] [--kills N] [--served N] [--server-kills N] [--faults N] [--neighbours SECONDS] [--only DEED] [--seed N] [--data FOLDER] [--json FILE]";
+pub(crate) const USAGE: &str = "cargo xtask soak [--sandboxes N] [--kills N] [--served N] [--server-kills N] [--faults N] [--neighbours SECONDS] [--only DEED] [--seed N] [--data FOLDER] [--json FILE]";
 
 impl Options {
     fn parse(arguments: &[&str]) -> anyhow::Result<Self> {
