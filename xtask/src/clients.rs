@@ -65,7 +65,7 @@ impl Server {
     pub(crate) fn start(belljar: &Path, data: &Path, secure: bool) -> anyhow::Result<Self> {
         let configuration = data.join("clients.toml");
         // Clients leave their sessions behind, several a second, and those that are at work must not have to wait for a place.
-        let pool = "[pools.default]\nidle_timeout_seconds = 25\nmax_sessions = 250\n";
+        let pool = "[pools.default]\nidle_timeout_seconds = 60\nmax_sessions = 300\n";
         fs::write(&configuration, format!("[server]\nmsi_token = true\ntls_self_signed = {secure}\n\n{pool}"))?;
         let mut command = tied::command(belljar);
         command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(configuration).arg("--data").arg(data).env("BELLJAR_DEV_KEY", KEY);
