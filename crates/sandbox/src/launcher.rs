@@ -27,7 +27,7 @@ const MOST_IMPORTS: u32 = 10;
 /// How long a killed process may take to be gone.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the launcher may take for one request before it counts as gone, and everybody's sandboxes with it. Where hundreds of them misbehave,
-/// the kernel has let it wait for more than 12 seconds within one call (`umount`, the move into a control group).
+/// the kernel lets it wait in each move into a control group, and a process that it has started has waited for 12 seconds in one `umount`.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running launcher.
