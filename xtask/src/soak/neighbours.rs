@@ -53,9 +53,9 @@ struct Deed {
     language: String,
     #[serde(default = "default")]
     pool: String,
-    /// Something to be done with the session each time the code has ended.
+    /// Whether its session ends with the code each time.
     #[serde(default)]
-    session: String,
+    ends_session: bool,
     code: String,
 }
 
@@ -76,7 +76,7 @@ fn deeds() -> anyhow::Result<Vec<Deed>> {
             title: format!("class {class}"),
             language: "shell".to_owned(),
             pool: default(),
-            session: String::new(),
+            ends_session: false,
             code: format!("cd /tmp && {STRESS} --class {class} --all 1 --timeout 30 --temp-path /tmp >/dev/null 2>&1"),
         }));
     }
@@ -172,6 +172,10 @@ pub(super) fn run(belljar: &Path, data: &Path, seconds: u64, only: Option<&str>)
         let line = crowd(&server, &client, time * 3, &mut told.problems)?;
         told.lines.push(line);
     }
+    let outcome = client.execute(QUIET, &json!({"code": "assert kept == 42"}))?;
+    if outcome != "completed" {
+        told.problems.push(format!("neighbours: the neighbour has lost its state: {outcome}"));
+    }
     let (first_kib, first) = told.sizes.first().copied().unwrap_or_default();
     let deadline = Instant::now() + SETTLE;
     let (kib, descriptors) = loop {
@@ -190,7 +194,7 @@ pub(super) fn run(belljar: &Path, data: &Path, seconds: u64, only: Option<&str>)
     Ok(told)
 }
 
-/// Begins the neighbour's session, or sees that it is still the same.
+/// Begins the neighbour's session, which stays until the end.
 fn keep_quiet(client: &Client) -> anyhow::Result<()> {
     let outcome = client.execute(QUIET, &json!({"code": "kept = 42"}))?;
     ensure!(outcome == "completed", "the neighbour's session does not begin: {outcome}");
@@ -230,7 +234,7 @@ fn misbehave(client: &Client, deed: &Deed, id: &str, stop: &AtomicBool, ends: &M
         if !stop.load(Ordering::Relaxed) {
             *ends.lock().unwrap_or_else(PoisonError::into_inner).entry(end).or_default() += 1;
         }
-        if !deed.session.is_empty() {
+        if deed.ends_session {
             let _ = client.delete_in(&deed.pool, id);
         }
     }
@@ -263,7 +267,7 @@ fn alone(server: &Server, client: &Client, deed: &Deed, time: Duration, problems
 
 /// Many at once, each in a session of its own.
 fn crowd(server: &Server, client: &Client, time: Duration, problems: &mut Vec<String>) -> anyhow::Result<Line> {
-    let deeds: Vec<Deed> = deeds()?.into_iter().filter(|deed| deed.pool == "default" && deed.session.is_empty() && deed.number.starts_with("T1")).collect();
+    let deeds: Vec<Deed> = deeds()?.into_iter().filter(|deed| deed.pool == "default" && !deed.ends_session && deed.number.starts_with("T1")).collect();
     let quiet = measure(client, time / 3, problems);
     let (before, _) = server.size();
     let (stop, ends) = (AtomicBool::new(false), Mutex::default());
@@ -292,10 +296,6 @@ fn crowd(server: &Server, client: &Client, time: Duration, problems: &mut Vec<St
         }
         (0..CROWD).try_for_each(|number| client.delete_in("crowd", &format!("crowd-{number}")))
     })?;
-    let outcome = client.execute(QUIET, &json!({"code": "assert kept == 42"}))?;
-    if outcome != "completed" {
-        problems.push(format!("neighbours: the neighbour has lost its state: {outcome}"));
-    }
     let ends = ends.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(Line { what: format!("T118: {CROWD} sessions of these at once"), quiet, beside, ends, grown_kib: most.saturating_sub(before) })
 }

@@ -274,6 +274,8 @@ fn in_group(belljar: &Path, data: &Path, group: &Path) -> anyhow::Result<String>
         callers.into_iter().map(|caller| caller.join().map_err(|_| anyhow::anyhow!("a caller was lost"))?).collect::<anyhow::Result<Vec<_>>>()
     })?;
     ensure!(server.child.try_wait()?.is_none(), "the server ended");
+    let refused = fs::read_to_string(group.join("memory.failcnt")).context("the group does not count what it refuses")?;
+    ensure!(refused.trim() != "0", "INVALID: the group has refused no memory");
     fs::write(group.join("memory.limit_in_bytes"), "-1")?;
     serves_again(&mut server, "nothing")?;
     let mut all = Came::default();
