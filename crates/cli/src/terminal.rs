@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use serde::Serialize;
+
 /// Prints a line of ours on stderr. What names the code chose is made inert too.
 pub(crate) fn note(text: &str) {
     let mut inert = Inert::default();
@@ -148,12 +150,15 @@ fn is_hidden(character: char) -> bool {
 ///
 /// # Errors
 /// Where nobody reads any more.
-pub(crate) fn json(document: &str) -> io::Result<()> {
-    let mut out = io::stdout();
-    if out.is_terminal() {
-        out.write_all(escape_hidden(document).as_bytes())?;
+pub(crate) fn json(document: &(impl Serialize + ?Sized)) -> io::Result<()> {
+    let out = io::stdout();
+    let terminal = out.is_terminal();
+    let mut out = io::BufWriter::new(out);
+    if terminal {
+        out.write_all(escape_hidden(&serde_json::to_string(document)?).as_bytes())?;
     } else {
-        out.write_all(document.as_bytes())?;
+        // Piece by piece: an execution may have 64 MiB of pictures, and its text would take as much again, several times while it grows.
+        serde_json::to_writer(&mut out, document)?;
     }
     out.write_all(b"\n")?;
     out.flush()

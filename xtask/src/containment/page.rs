@@ -51,19 +51,19 @@ fn summary(run: &Run, coverage: &Coverage) -> anyhow::Result<String> {
     let mut text = String::new();
     let users = if run.tests.iter().any(|test| test.ordinary) { "as root and as an ordinary user" } else { "as one user" };
     let passed = run.tests.iter().filter(|test| test.result == "ok").count();
-    writeln!(text, "\nThe last full run was on {}, kernel {}. Rows of the engine's suite that held, by tier:\n", run.date, run.kernel)?;
-    let shown: Vec<_> = TIERS.iter().filter(|(tier, _)| run.tiers.iter().any(|there| there.tier == *tier)).collect();
-    writeln!(text, "| what is tried | {} |", shown.iter().map(|(_, title)| *title).collect::<Vec<_>>().join(" | "))?;
+    writeln!(text, "\nKernel {}. Rows of the engine's suite that held, by tier:\n", run.kernel)?;
+    let shown: Vec<_> = TIERS.iter().filter_map(|(name, title)| Some((title, run.tiers.iter().find(|tier| tier.tier == *name)?))).collect();
+    writeln!(text, "| what is tried | {} |", shown.iter().map(|(title, _)| **title).collect::<Vec<_>>().join(" | "))?;
     writeln!(text, "|---|{}", "---|".repeat(shown.len()))?;
+    writeln!(text, "| last full run | {} |", shown.iter().map(|(_, tier)| tier.date.as_str()).collect::<Vec<_>>().join(" | "))?;
     for (family, first, last) in FAMILIES {
         let of = |attempt: &&Attempt| number_of(&attempt.number).is_some_and(|number| (*first..=*last).contains(&number));
-        let cells: Vec<String> =
-            shown.iter().filter_map(|(tier, _)| run.tiers.iter().find(|there| there.tier == *tier)).map(|tier| cell(tier.attempts.iter().filter(of))).collect();
+        let cells: Vec<String> = shown.iter().map(|(_, tier)| cell(tier.attempts.iter().filter(of))).collect();
         if cells.iter().any(|cell| !cell.is_empty()) {
             writeln!(text, "| {family} (T{first:03}–T{last:03}) | {} |", cells.join(" | "))?;
         }
     }
-    writeln!(text, "\nBeside it {passed} of {} tests of the server, the pools and the command line passed, {users}.", run.tests.len())?;
+    writeln!(text, "\nBeside it {passed} of {} tests of the server, the pools and the command line passed on {}, {users}.", run.tests.len(), run.tests_date)?;
     lists(&mut text, run, coverage)?;
     writeln!(text, "\nEvery number with where it is tried: [docs/containment.md](docs/containment.md).")?;
     Ok(text)

@@ -15,12 +15,14 @@ const FILE: &str = "docs/containment.json";
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Run {
-    /// `YYYY-MM-DD`
+    /// When something of it was tried last, as all dates `YYYY-MM-DD`.
     pub(crate) date: String,
     pub(crate) kernel: String,
     /// `full` or `short`
     pub(crate) form: String,
     pub(crate) tiers: Vec<Tier>,
+    /// When the tests of other programs ran last.
+    pub(crate) tests_date: String,
     pub(crate) tests: Vec<Tested>,
 }
 
@@ -29,6 +31,8 @@ pub(crate) struct Run {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Tier {
     pub(crate) tier: String,
+    /// When it was tried last: tiers may be tried one by one.
+    pub(crate) date: String,
     /// How long the second session's executions took.
     pub(crate) second_session: Json,
     pub(crate) attempts: Vec<Attempt>,
@@ -59,17 +63,18 @@ pub(crate) struct Tested {
     pub(crate) result: String,
 }
 
+/// The date, `YYYY-MM-DD`.
+pub(crate) fn today() -> anyhow::Result<String> {
+    let date = std::process::Command::new("date").args(["-u", "+%F"]).output().context("cannot ask for the date")?;
+    Ok(String::from_utf8_lossy(&date.stdout).trim().to_owned())
+}
+
 impl Run {
     /// Nothing tried yet.
     pub(crate) fn begin(short: bool) -> anyhow::Result<Self> {
-        let date = std::process::Command::new("date").args(["-u", "+%F"]).output().context("cannot ask for the date")?;
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").context("cannot read the kernel's version")?;
-        Ok(Self {
-            date: String::from_utf8_lossy(&date.stdout).trim().to_owned(),
-            kernel: kernel.trim().to_owned(),
-            form: if short { "short" } else { "full" }.to_owned(),
-            ..Self::default()
-        })
+        let date = today()?;
+        Ok(Self { tests_date: date.clone(), date, kernel: kernel.trim().to_owned(), form: if short { "short" } else { "full" }.to_owned(), ..Self::default() })
     }
 
     /// The last full one.
@@ -87,7 +92,7 @@ impl Run {
             }
         }
         if !again.tests.is_empty() {
-            self.tests = again.tests;
+            (self.tests, self.tests_date) = (again.tests, again.tests_date);
         }
         (self.date, self.kernel) = (again.date, again.kernel);
         self

@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 
 use super::delegated::Delegated;
 use super::named::Binary;
-use super::result::{Attempt, Tier};
+use super::result::{Attempt, Tier, today};
 use crate::ci::{self, ORDINARY, ordinary_command, say};
 
 /// Where an ordinary user finds the programs of the tests.
@@ -164,6 +164,7 @@ fn tier(report: &Json) -> anyhow::Result<Tier> {
     ensure!(!attempts.is_empty(), "the suite tried nothing");
     Ok(Tier {
         tier: word(report, "tier"),
+        date: today()?,
         second_session: report.get("secondSession").cloned().unwrap_or_default(),
         attempts: attempts.into_values().collect(),
     })

@@ -24,7 +24,7 @@ fn print(query: Query, configuration: &Configuration) -> anyhow::Result<()> {
     let reader = Store::open_reader(&configuration.data.value).map_err(exit::store)?;
     for event in reader.query(&filter).map_err(exit::store)? {
         if json {
-            terminal::json(&serde_json::to_string(&event)?)?;
+            terminal::json(&event)?;
         } else {
             terminal::line(&shown(&event))?;
         }

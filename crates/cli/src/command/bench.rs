@@ -66,7 +66,7 @@ pub(crate) fn run(arguments: &args::Bench, configuration: &Configuration) -> any
     drop(engine);
     let document = document.ended(processes::count(), processes::groups());
     if arguments.json {
-        terminal::json(&serde_json::to_string(&document)?).context("cannot write to standard output")?;
+        terminal::json(&document).context("cannot write to standard output")?;
     } else {
         use std::io::Write;
         std::io::stdout().write_all(document.text().as_bytes()).context("cannot write to standard output")?;

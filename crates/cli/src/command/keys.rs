@@ -112,7 +112,7 @@ fn create(new: CreateKey, data: &Path) -> anyhow::Result<()> {
     let json = new.json;
     let created = Place::open(data)?.create(wanted(new))?;
     if json {
-        return Ok(terminal::json(&serde_json::to_string(&created)?)?);
+        return Ok(terminal::json(&created)?);
     }
     terminal::line(&created.key)?;
     let info = &created.info;
@@ -139,7 +139,7 @@ fn wanted(new: CreateKey) -> NewKey {
 
 fn list(keys: &[KeyInfo], json: bool) -> anyhow::Result<()> {
     if json {
-        return Ok(terminal::json(&serde_json::to_string(keys)?)?);
+        return Ok(terminal::json(keys)?);
     }
     let now = SystemTime::now();
     for key in keys {

@@ -44,7 +44,7 @@ pub(crate) fn run(arguments: &args::Run, configuration: &Configuration) -> anyho
     let reply = super::engine(configuration).dispatch(command)?;
     let Reply::Execution(execution) = reply else { anyhow::bail!("the engine gave no execution") };
     if arguments.json {
-        terminal::json(&serde_json::to_string(&execution)?).context("cannot write to standard output")?;
+        terminal::json(&execution).context("cannot write to standard output")?;
     } else if !live.closed {
         let _ = live.stdout.finish().and_then(|()| live.stderr.finish());
         tell(&Told::from(execution.as_ref()), &arguments.out, &mut live);

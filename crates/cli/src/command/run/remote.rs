@@ -144,9 +144,7 @@ impl<'a> Session<'a> {
         self.collect(&mut execution, &arguments.out)?;
         let outcome = Outcome::deserialize(execution.get("outcome").unwrap_or(&Json::Null))?;
         if arguments.json {
-            let document = serde_json::to_string(&execution)?;
-            drop(execution);
-            terminal::json(&document)?;
+            terminal::json(&execution)?;
         } else if !live.closed {
             let _ = live.stdout.finish().and_then(|()| live.stderr.finish());
             tell(&Told::deserialize(&execution)?, &arguments.out, &mut live);
