@@ -58,6 +58,8 @@ pub(super) fn run(belljar: &Path, data: &Path, faults: &mut Faults) -> anyhow::R
         ("descriptors", descriptors(belljar, data)),
         ("a jumping clock", clock(belljar, data)),
         ("room on disk", small(belljar, data, "size=24m")),
+        // Not even for the size that the record's journal should have.
+        ("room on disk from the start", small(belljar, data, "size=2m")),
         ("names on disk", small(belljar, data, "size=256m,nr_inodes=400")),
         ("memory", memory(belljar, data)),
     ];
