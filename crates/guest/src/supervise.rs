@@ -3,9 +3,8 @@
 //! What the worker says is passed on unread, under the number of the execution that the host asked for; the channel to the host is
 //! open in no other process.
 
-use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use protocol::message::{self, Configuration, End, Execute, Exit, FromInit, Stream, ToInit, Work};
@@ -14,27 +13,26 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, WaitOptions};
 
-use crate::channel::{self, Channel, Read, would_block};
-use crate::confine::{self, Domain};
+use crate::channel::{self, Channel, Read};
 use crate::init::Supply;
 use crate::launcher::exit_of;
-use crate::runner::{self, Runner};
-use crate::sys::{self, Forked};
+use crate::runner;
+use crate::sys;
 use crate::upload::Uploads;
 use crate::watchdog;
+
+mod running;
+mod worker;
+
+use running::{Capture, Command, Running};
+use worker::{Worker, adopt_worker, spawn_worker};
 
 /// Above this many bytes waiting for the host, nothing more is read from inside: what runs blocks on its own output.
 const QUEUE_BYTES: usize = 1024 * 1024;
 /// At a barrier, no more than this is drained from each pipe: a thread that writes without end must not hold the frame up.
 const BARRIER_BYTES: usize = 1024 * 1024;
-/// More than this waiting for a worker means that it does not read its answers.
-const WORKER_QUEUE_BYTES: usize = 4 * 1024 * 1024;
 /// Frames of the worker served in one turn: then the host, the clock and the dead have their turn.
 const FRAMES_PER_TURN: usize = 64;
-/// What `!cmd` captures for the caller at most.
-const CAPTURE_BYTES: usize = 1024 * 1024;
-/// Of what `!cmd` captures, no more is read in one turn: a command can write as fast as it is read, and others have to have their turn.
-const CAPTURE_TURN_BYTES: usize = 1024 * 1024;
 /// How often limits are looked at while something runs.
 const WATCH: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// Not sooner than this after the last look, however much goes on: one costs as much as running a line of code.
@@ -64,52 +62,6 @@ pub(crate) fn run(host: Channel, configuration: Configuration, supply: Option<Su
     };
     supervisor.start_worker();
     supervisor.serve();
-}
-
-/// The interpreter process and its channel.
-struct Worker {
-    pid: Pid,
-    channel: Channel,
-    /// Forked from a template: no child of ours.
-    forked: bool,
-    ready: bool,
-    /// Memory that it had when it was ready beyond what every interpreter is granted, in bytes: it shares that with its template.
-    baseline: u64,
-    /// Frames may wait that have been read already.
-    more: bool,
-    /// SIGINT is due, but not before the code and `interrupt` have gone out.
-    interrupted: bool,
-}
-
-/// The execution that runs.
-struct Running {
-    number: u64,
-    shell: bool,
-    /// Code that waits for the worker to be ready.
-    pending: Option<Vec<u8>>,
-    /// Read ends, then write ends, of stdout and stderr.
-    read: [OwnedFd; 2],
-    write: [OwnedFd; 2],
-    command: Option<Command>,
-    /// A command was started: what got away from its runner may be left.
-    commanded: bool,
-    cpu_start: u64,
-    hit: Option<Hit>,
-    /// Somebody wanted it to end.
-    stopped: bool,
-}
-
-/// A shell command that runs, and what is captured of it.
-struct Command {
-    runner: Runner,
-    capture: Option<Capture>,
-}
-
-/// What a command writes for the caller of `!cmd`.
-struct Capture {
-    /// `None`: all its writers have closed it.
-    pipe: Option<OwnedFd>,
-    bytes: Vec<u8>,
 }
 
 /// A limit that the watchdog found exceeded.
@@ -767,188 +719,5 @@ impl Supervisor {
                 }
             }
         }
-    }
-}
-
-impl Worker {
-    /// Interrupts the execution that was sent last. A signal alone may find the worker before it has read what it is to run, or after
-    /// it has ended it; behind the code, the frame tells which it is.
-    fn interrupt(&mut self) {
-        let Ok(frame) = frame::encode(kinds::INTERRUPT, &[]) else { return };
-        self.interrupted = true;
-        self.answer(&frame);
-    }
-
-    /// Sends what waits, as much as goes out.
-    fn flush(&mut self) {
-        let _ = self.channel.flush();
-        if self.interrupted && self.channel.queued_bytes() == 0 {
-            self.interrupted = false;
-            let _ = rustix::process::kill_process(self.pid, Signal::INT);
-        }
-    }
-
-    /// Queues an answer; a worker that lets them pile up is killed.
-    fn answer(&mut self, frame: &[u8]) {
-        self.channel.queue(frame);
-        self.flush();
-        if self.channel.queued_bytes() > WORKER_QUEUE_BYTES {
-            let _ = rustix::process::kill_process(self.pid, Signal::KILL);
-        }
-    }
-}
-
-impl Capture {
-    /// Reads what is there, up to a turn's worth.
-    fn pump(&mut self) {
-        let mut buffer = vec![0; 64 * 1024];
-        let mut total = 0;
-        while total < CAPTURE_TURN_BYTES {
-            let Some(pipe) = &self.pipe else { return };
-            match rustix::io::read(pipe, &mut buffer) {
-                // Nobody writes any more: it would be ready for ever.
-                Ok(0) => self.pipe = None,
-                Ok(count) => {
-                    total += count;
-                    let room = CAPTURE_BYTES.saturating_sub(self.bytes.len());
-                    self.bytes.extend_from_slice(buffer.get(..count.min(room)).unwrap_or_default());
-                }
-                Err(_) => return,
-            }
-        }
-    }
-}
-
-impl Running {
-    fn new(execute: &Execute) -> io::Result<Self> {
-        let (out_read, out_write) = output_pipe()?;
-        let (err_read, err_write) = output_pipe()?;
-        Ok(Self {
-            number: execute.execution,
-            shell: matches!(execute.work, Work::Shell(_)),
-            pending: None,
-            read: [out_read, err_read],
-            write: [out_write, err_write],
-            command: None,
-            commanded: false,
-            cpu_start: 0,
-            hit: None,
-            stopped: false,
-        })
-    }
-
-    /// Notes that this command runs.
-    fn run(&mut self, runner: Runner, capture: Option<Capture>) {
-        self.commanded = true;
-        self.command = Some(Command { runner, capture });
-    }
-
-    fn read_end(&self, stream: Stream) -> BorrowedFd<'_> {
-        let [stdout, stderr] = &self.read;
-        if stream == Stream::Stdout { stdout.as_fd() } else { stderr.as_fd() }
-    }
-
-    fn write_end(&self, stream: Stream) -> BorrowedFd<'_> {
-        let [stdout, stderr] = &self.write;
-        if stream == Stream::Stdout { stdout.as_fd() } else { stderr.as_fd() }
-    }
-}
-
-/// A pipe whose read end does not block.
-fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    rustix::io::ioctl_fionbio(&read, true)?;
-    Ok((read, write))
-}
-
-/// Starts the interpreter with its driver.
-fn spawn_worker(configuration: &Configuration) -> io::Result<Worker> {
-    let arguments = configuration.worker.iter().map(|argument| CString::new(argument.as_str())).collect::<Result<Vec<_>, _>>()?;
-    let program = arguments.first().cloned().ok_or_else(|| io::Error::from_raw_os_error(libc::ENOEXEC))?;
-    let environment = runner::environment(&configuration.environment)?;
-    let flags = rustix::net::SocketFlags::CLOEXEC;
-    let (ours, theirs) = rustix::net::socketpair(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM, flags, None)?;
-    let (failed, failure) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    let pid = match sys::fork()? {
-        Forked::Parent(pid) => Pid::from_raw(pid).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?,
-        Forked::Child => {
-            let error = match prepare_worker(configuration, theirs.as_fd()) {
-                Ok(()) => sys::execve(&program, &arguments, &environment),
-                Err(error) => error,
-            };
-            let _ = rustix::io::write(&failure, &error.raw_os_error().unwrap_or(libc::EIO).to_le_bytes());
-            sys::exit_now(127)
-        }
-    };
-    drop((failure, theirs));
-    let mut error = [0_u8; 4];
-    if let Ok(4) = rustix::io::read(&failed, &mut error) {
-        let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
-        return Err(io::Error::from_raw_os_error(i32::from_le_bytes(error)));
-    }
-    runner::prefer_for_oom(pid);
-    let mut channel = Channel::new(ours, false)?;
-    let setup = frame::encode(kinds::SETUP, &configuration.worker_setup).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
-    channel.queue(&setup);
-    match channel.flush() {
-        Err(error) if !would_block(&error) => Err(error),
-        _ => Ok(Worker { pid, channel, forked: false, ready: false, baseline: 0, more: false, interrupted: false }),
-    }
-}
-
-/// Takes a forked worker in: hands it the namespaces it has to enter, its Landlock domain and its rules.
-fn adopt_worker(configuration: &Configuration, channel: OwnedFd, namespaces: &[OwnedFd]) -> io::Result<Worker> {
-    // It was forked by somebody outside, so it has no parent in here, as nothing else has but ourselves.
-    let own = rustix::process::getpid();
-    let process = watchdog::processes().into_iter().find(|process| process.parent.is_none() && !process.zombie && process.pid != own);
-    let pid = process.ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?.pid;
-    let domain = confine::domain_descriptor(Domain::Worker, &configuration.confinement)?;
-    let setup = frame::encode(kinds::SETUP, &configuration.worker_setup).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
-    let mut channel = Channel::new(channel, false)?;
-    let descriptors: Vec<BorrowedFd<'_>> = namespaces.iter().chain(&domain).map(AsFd::as_fd).collect();
-    channel.send_with_descriptors(&setup, &descriptors)?;
-    Ok(Worker { pid, channel, forked: true, ready: false, baseline: 0, more: false, interrupted: false })
-}
-
-fn prepare_worker(configuration: &Configuration, channel: BorrowedFd<'_>) -> io::Result<()> {
-    rustix::process::setsid()?;
-    let channel = rustix::io::fcntl_dupfd_cloexec(channel, 10)?;
-    // Takes the place of the channel to the host, which stays with init.
-    sys::dup2(channel.as_fd(), crate::init::HOST_CHANNEL)?;
-    sys::close_range(crate::init::HOST_CHANNEL + 1, i32::try_from(libc::CLOSE_RANGE_CLOEXEC).unwrap_or_default())?;
-    sys::reset_signals();
-    rustix::process::chdir(crate::init::WORKSPACE)?;
-    sys::set_limit(sys::LIMIT_FILES, configuration.limits.open_files)?;
-    if let Some(memory) = configuration.limits.memory_bytes {
-        crate::init::set_limit(sys::LIMIT_DATA, memory).map_err(|failure| io::Error::from_raw_os_error(failure.errno))?;
-    }
-    confine::enter(Domain::Worker, &configuration.confinement)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_command_that_never_stops_writing_gets_its_turn_and_no_more() {
-        let endless = rustix::fs::open("/dev/zero", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
-        let mut capture = Capture { pipe: Some(endless), bytes: Vec::new() };
-        capture.pump();
-        capture.pump();
-        assert_eq!(capture.bytes.len(), CAPTURE_BYTES);
-        assert!(capture.pipe.is_some());
-    }
-
-    #[test]
-    fn a_pipe_that_nobody_writes_to_is_not_waited_for() {
-        let (read, write) = output_pipe().unwrap();
-        rustix::io::write(&write, b"last").unwrap();
-        let mut capture = Capture { pipe: Some(read), bytes: Vec::new() };
-        capture.pump();
-        assert!(capture.pipe.is_some(), "it may still write");
-        drop(write);
-        capture.pump();
-        assert!(capture.pipe.is_none());
-        assert_eq!(capture.bytes, b"last");
     }
 }
